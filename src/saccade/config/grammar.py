@@ -1,0 +1,113 @@
+"""The little language in which a recipe names a choice and its options: `hinge(m1=1, negatives=5, block=true)`.
+
+A text is one or more calls separated by blanks; a call is a name (dots allowed), then optional arguments in parentheses.
+Arguments are numbers, `true`, `false`, bare words, quoted strings or lists of these. Nothing is ever evaluated.
+"""
+
+import ast
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import InputError
+
+_WORDS = {"true": True, "false": False, "none": None}
+
+
+@dataclass(frozen=True)
+class Call:
+    """A name with its positional and keyword arguments, as written."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [_show(a) for a in self.args] + [f"{k}={_show(v)}" for k, v in self.options.items()]
+        return f"{self.name}({', '.join(parts)})" if parts else self.name
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_show, value))}]"
+    if isinstance(value, str) and not (value.isidentifier() and value.lower() not in _WORDS):
+        return repr(value)
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def parse_calls(text: str, what: str = "specification") -> list[Call]:
+    """The calls in `text`, in order; `what` names the input in the error.
+
+    >>> [str(call) for call in parse_calls("crop(0.2, 1) flip jitter(p=0.8)")]
+    ['crop(0.2, 1)', 'flip', 'jitter(p=0.8)']
+
+    Raises InputError where the text is not of this form.
+    """
+    calls = [_parse_one(chunk, text, what) for chunk in _chunks(text, what)]
+    if not calls:
+        raise InputError(f"The {what} is empty; it takes names with optional arguments, such as hinge(m1=1, m2=3).")
+    return calls
+
+
+def parse_call(text: str, what: str = "specification") -> Call:
+    """The one call in `text`.
+
+    >>> parse_call("hinge(negatives=5, block=true)").options
+    {'negatives': 5, 'block': True}
+    """
+    calls = parse_calls(text, what)
+    if len(calls) != 1:
+        raise InputError(f"The {what} {text!r} names {len(calls)} things; it takes one, such as hinge(m1=1, m2=3).")
+    return calls[0]
+
+
+def _chunks(text: str, what: str) -> list[str]:
+    """Split at blanks outside parentheses."""
+    chunks, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if depth < 0:
+            break
+        if depth == 0 and character.isspace():
+            chunks.append("")
+        else:
+            chunks[-1] += character
+    if depth != 0:
+        raise InputError(f"The {what} {text!r} has unbalanced parentheses; it takes the form name(option=value, ...).")
+    return [chunk for chunk in chunks if chunk]
+
+
+def _parse_one(chunk: str, text: str, what: str) -> Call:
+    try:
+        tree = ast.parse(chunk, mode="eval").body
+        if isinstance(tree, ast.Call):
+            options = {str(k.arg): _value(k.value) for k in tree.keywords if k.arg}
+            if len(options) != len(tree.keywords):
+                raise ValueError
+            return Call(_name(tree.func), tuple(_value(a) for a in tree.args), options)
+        return Call(_name(tree))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise InputError(
+            f"The {what} {text!r} cannot be read at {chunk!r}; it takes the form name(option=value, ...)."
+        ) from None
+
+
+def _name(node: ast.expr) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{_name(node.value)}.{node.attr}"
+    raise ValueError
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):
+        return _WORDS.get(node.id.lower(), node.id)
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_value(item) for item in node.elts]
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+        number = _value(node.operand)
+        if isinstance(number, int | float) and not isinstance(number, bool):
+            return -number
+    if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float | str | None):
+        return node.value
+    raise ValueError

@@ -1,0 +1,55 @@
+"""Random numbers without generators to store: every draw is a pure function of what it is for.
+
+A run has one seed. A draw is keyed by (seed, purpose, step, image), so a resumed run, a data worker or another process
+draws the same numbers without anything being saved. Per-image draws hash the image's key with splitmix64 (Steele, Lea
+and Flood 2014, "Fast splittable pseudorandom number generators"), in integer arithmetic that every device does alike.
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
+
+
+def key(seed: int, *purpose: str | int) -> int:
+    """A 63-bit integer that depends on the seed and on every part of the purpose.
+
+    >>> key(0, "views", 3) == key(0, "views", 3), key(0, "views", 3) == key(0, "views", 4)
+    (True, False)
+    """
+    digest = hashlib.blake2b(repr((int(seed), *purpose)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(seed: int, *purpose: str | int) -> torch.Generator:
+    """A processor-side torch generator for draws that belong to no image (initial weights, orders, noise)."""
+    return torch.Generator().manual_seed(key(seed, *purpose))
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)  # logical shift: torch's >> copies the sign
+
+
+def _mix(x: Tensor) -> Tensor:
+    """splitmix64's finalizer on int64 tensors; the products wrap around."""
+    x = (x ^ _shifted(x, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
+    x = (x ^ _shifted(x, 27)) * -7723592293110705685  # 0x94D049BB133111EB
+    return x ^ _shifted(x, 31)
+
+
+def image_keys(base: int, index: Tensor) -> Tensor:
+    """One int64 key an image, from `base` (a `key`) and the images' indices (int64, any shape)."""
+    return _mix(_mix(index.long() * _GOLDEN + base) + _GOLDEN)
+
+
+def substream(keys: Tensor, number: int) -> Tensor:
+    """Keys of an independent stream, for the `number`-th use of the same images (a second view, the next deformation)."""
+    return _mix(keys ^ (((number + 1) * 0x632BE59BD9B4E019) & 0x7FFFFFFFFFFFFFFF))
+
+
+def uniform(keys: Tensor, count: int) -> Tensor:
+    """`count` float32 numbers in [0, 1) for each key: keys of shape (n,) give (n, count), on the keys' device."""
+    counter = torch.arange(1, count + 1, device=keys.device) * _GOLDEN
+    return _shifted(_mix(keys[:, None] + counter), 40).float() * 2.0**-24
