@@ -1,15 +1,17 @@
 """The little language in which a recipe names a choice and its options: `hinge(m1=1, negatives=5, block=true)`.
 
-A text is one or more calls separated by blanks; a call is a name (dots allowed), then optional arguments in parentheses.
-Arguments are numbers, `true`, `false`, bare words, quoted strings or lists of these. Nothing is ever evaluated.
+A text is one or more calls separated by blanks; a call is a name (dots and hyphens allowed), then optional arguments in
+parentheses. Arguments are numbers, `true`, `false`, bare words, quoted strings or lists of these. Nothing is ever evaluated.
 """
 
 import ast
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError
 
+_CALL = re.compile(r"([A-Za-z_][\w.-]*)(\(.*\))?", re.DOTALL)
 _WORDS = {"true": True, "false": False, "none": None}
 
 
@@ -78,25 +80,20 @@ def _chunks(text: str, what: str) -> list[str]:
 
 def _parse_one(chunk: str, text: str, what: str) -> Call:
     try:
-        tree = ast.parse(chunk, mode="eval").body
-        if isinstance(tree, ast.Call):
-            options = {str(k.arg): _value(k.value) for k in tree.keywords if k.arg}
-            if len(options) != len(tree.keywords):
-                raise ValueError
-            return Call(_name(tree.func), tuple(_value(a) for a in tree.args), options)
-        return Call(_name(tree))
+        match = _CALL.fullmatch(chunk)
+        if match is None:
+            raise ValueError
+        tree = ast.parse(f"_{match[2] or '()'}", mode="eval").body
+        if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
+            raise ValueError
+        options = {str(k.arg): _value(k.value) for k in tree.keywords if k.arg}
+        if len(options) != len(tree.keywords):
+            raise ValueError
+        return Call(match[1], tuple(_value(a) for a in tree.args), options)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InputError(
             f"The {what} {text!r} cannot be read at {chunk!r}; it takes the form name(option=value, ...)."
         ) from None
-
-
-def _name(node: ast.expr) -> str:
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return f"{_name(node.value)}.{node.attr}"
-    raise ValueError
 
 
 def _value(node: ast.expr) -> Any:
