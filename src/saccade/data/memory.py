@@ -1,0 +1,66 @@
+"""How much memory there is, and where pictures go that do not fit: an unnamed temporary file, mapped into memory."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+
+CHUNK = 1 << 24  # bytes read, written or hashed at a time
+
+
+def free_memory(device: torch.device | str = "cpu") -> int:
+    """Bytes that a new tensor on the device could take: the graphics card's own memory, else the machine's.
+
+    On Linux it is what the kernel calls available, or what a container's limit leaves where that is less; elsewhere
+    the machine's whole memory, which is the best that the standard library can say.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        available = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 1 << 32
+    try:
+        group = Path("/sys/fs/cgroup")
+        used = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        taken = int((group / "memory.current").read_text()) - int(used["inactive_file"])  # cache can be given up
+        return max(0, min(available, int((group / "memory.max").read_text()) - taken))
+    except (OSError, KeyError, ValueError):  # no container, or one without a limit ("max")
+        return available
+
+
+def spill(chunks: Iterable[bytes | memoryview], size: int, what: str) -> np.ndarray:
+    """The bytes of `chunks`, `size` in all, as a flat uint8 array in a temporary file that is mapped into memory.
+
+    The file has no name, so it is gone when the array is, even if the process is killed. It is written, not filled
+    through the map: on a full disk a write fails with an error, a map with a signal that ends the process.
+
+    Raises InputError where the folder for temporary files has no room.
+    """
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    refusal = (
+        f"{what} needs {size:,} bytes of temporary space and {folder} has no room for it; "
+        "set TMPDIR to a folder that has, or use a smaller set."
+    )
+    if size > free:
+        raise InputError(refusal)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for chunk in chunks:
+            try:
+                file.write(chunk)
+            except OSError:
+                raise InputError(refusal) from None
+        try:
+            file.flush()
+        except OSError:
+            raise InputError(refusal) from None
+        return np.memmap(file, dtype=np.uint8, mode="r", shape=(size,))
