@@ -112,9 +112,10 @@ def _decoded(file: Path, channels: int, size: int | None, shape: tuple[int, ...]
         with Image.open(file, formats=FORMATS) as opened:
             picture = opened.convert("L" if channels == 1 else "RGB")
             if size is not None:
-                left, top = ((side - min(picture.size)) / 2 for side in picture.size)
-                box = (left, top, left + min(picture.size), top + min(picture.size))
-                picture = picture.resize((size, size), Image.Resampling.BILINEAR, box)
+                side = min(picture.size)
+                left, top = (picture.width - side) // 2, (picture.height - side) // 2
+                square = picture.crop((left, top, left + side, top + side))
+                picture = square.resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(picture).reshape(shape)
     except Exception as error:
         raise _refusal(file, error) from None

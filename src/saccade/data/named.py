@@ -105,7 +105,8 @@ def _mnist(name: str, split: str, root: Path, download: bool) -> Raw:
     stem = f"emnist-letters-{split}" if letters else {"train": "train", "test": "t10k"}[split]
     files = [folder / f"{stem}-images-idx3-ubyte", folder / f"{stem}-labels-idx1-ubyte"]
     if download and not all(map(os.path.isfile, files)):
-        _torchvision("EMNIST" if letters else "MNIST", name, root, True, **({"split": "letters"} if letters else {}))
+        options = {"split": "letters"} if letters else {}
+        _torchvision("EMNIST" if letters else "MNIST", name, root, True, train=split == "train", **options)
     images, labels = (read_idx(file, axes) for file, axes in zip(files, (3, 1), strict=True))
     if len(images) != len(labels):
         raise InputError(f"{files[0]} has {len(images):,} pictures and {files[1]} {len(labels):,} labels.")
