@@ -29,7 +29,9 @@ class Option:
 
     def accepts(self, value: Any) -> bool:
         if isinstance(self.default, list):
-            return isinstance(value, list) and len(value) == 2 and all(map(self._inside, value)) and value[0] <= value[1]
+            return (
+                isinstance(value, list) and len(value) == 2 and all(map(self._inside, value)) and value[0] <= value[1]
+            )
         if isinstance(self.default, bool):
             return isinstance(value, bool)
         if isinstance(self.default, str):
@@ -108,7 +110,10 @@ DEFORMATIONS: dict[str, Deformation] = {
 
 @dataclass(frozen=True)
 class NamedPolicy:
-    """A policy with a name: a line about it, and a function from its options (their defaults in its signature) to its text."""
+    """A policy with a name: a line about it, and a function from its options to its text.
+
+    The function's signature names the options and holds their defaults.
+    """
 
     description: str
     write: Callable[..., str]
@@ -145,7 +150,9 @@ def _deformed_cifar(p: float = 0.2, hue: float = 0.1, saturation: float = 2.0, s
 
 POLICIES: dict[str, NamedPolicy] = {
     "paper": NamedPolicy("the paper's: resized crop, flip, colour jitter, grey; `strength` scales the jitter", _paper),
-    "affine-hsv": NamedPolicy("the authors' CIFAR code: affine map of half, saturation and hue of all, flip", _affine_hsv),
+    "affine-hsv": NamedPolicy(
+        "the authors' CIFAR code: affine map of half, saturation and hue of all, flip", _affine_hsv
+    ),
     "digits": NamedPolicy("rotation, scale and shift, for digits and letters (the paper's are not published)", _digits),
     "deformed-cifar": NamedPolicy(
         "the deformed test images of Table 3, of strength `p`; saturation and hue are one draw, number `shared`",
@@ -205,5 +212,7 @@ def _checked(call: Call) -> Call:
         if not options[name].accepts(value):
             raise InputError(f"The views' {call.name} has {name}={value}; it takes {options[name]}.")
     if call.name == "affine" and filled["low"] > filled["high"]:
-        raise InputError(f"The views' affine has low={filled['low']} above high={filled['high']}; it takes low <= high.")
+        raise InputError(
+            f"The views' affine has low={filled['low']} above high={filled['high']}; it takes low <= high."
+        )
     return Call(call.name, (), filled)

@@ -1,8 +1,8 @@
 """Deformations of a whole batch at once, on any device: pure functions in which every picture has its own parameters.
 
-Images are float32 or float64, (batch, channels, height, width), in [0, 1], and so are the results. For given parameters
-each function does, picture by picture, what torchvision's function of the same name does (`torchvision.transforms.v2.
-functional`), up to rounding. Pictures of one channel pass `saturation`, `hue`, `hue_saturation` and `greyscale` unchanged.
+Images are float32 or float64, (batch, channels, height, width), in [0, 1], and so are the results up to rounding. For
+given parameters each function does, picture by picture, what its counterpart in `torchvision.transforms.v2.functional`
+does. Pictures of one channel pass `saturation`, `hue`, `hue_saturation` and `greyscale` unchanged.
 """
 
 import torch
@@ -12,7 +12,12 @@ from torch import Tensor
 
 def _each(parameter: Tensor, images: Tensor) -> Tensor:
     """(batch,) -> (batch, 1, 1, 1), of the images' type."""
-    return parameter.to(images.dtype if parameter.is_floating_point() else parameter.dtype).view(-1, 1, 1, 1)
+    return parameter.to(images.dtype).view(-1, 1, 1, 1)
+
+
+def _either(which: Tensor, these: Tensor, those: Tensor) -> Tensor:
+    # lerp is exact at weights 0 and 1, and three times as fast as torch.where on a processor.
+    return torch.lerp(those, these, _each(which, those))
 
 
 # ---------------------------------------------------------------------------------------------------------------- place
@@ -20,14 +25,14 @@ def _each(parameter: Tensor, images: Tensor) -> Tensor:
 
 def flip(images: Tensor, which: Tensor) -> Tensor:
     """Left and right exchanged where `which` (batch,), boolean, is true."""
-    return torch.where(_each(which, images), images.flip(3), images)
+    return _either(which, images.flip(3), images)
 
 
 def affine(images: Tensor, matrix: Tensor, padding: str = "zeros") -> Tensor:
     """Each picture seen through its own affine map, bilinear.
 
-    `matrix` (batch, 2, 3) takes a place (x, y, 1) of the result to the place in the picture where it is looked up; x and
-    y run from -1 to 1 between the centres of the outermost pixels (grid_sample's `align_corners=True`, as in the
+    `matrix` (batch, 2, 3) takes a place (x, y, 1) of the result to the place in the picture where it is looked up; x
+    and y run from -1 to 1 between the centres of the outermost pixels (grid_sample's `align_corners=True`, as in the
     authors' code). What lies outside is 0 (`padding="zeros"`) or the nearest pixel (`"border"`).
     """
     height, width = images.shape[2:]
@@ -65,8 +70,8 @@ def similarity_matrix(angle: Tensor, scale: Tensor, shift: Tensor, height: int, 
 def resized_crop(images: Tensor, boxes: Tensor, size: int | tuple[int, int]) -> Tensor:
     """The box (top, left, height, width) of each picture, in pixels, resized to `size`: bilinear and antialiased.
 
-    `boxes` is (batch, 4), within the pictures. Resizing is linear and separable, so it is two products of small matrices
-    a picture, exactly torchvision's `resized_crop(..., antialias=True)`, its default.
+    `boxes` is (batch, 4), within the pictures. Resizing is linear and separable, so it is two products of small
+    matrices a picture, the same as torchvision's `resized_crop(..., antialias=True)`, its default.
     """
     height, width = (size, size) if isinstance(size, int) else size
     top, left, box_height, box_width = boxes.to(images.dtype).unbind(1)
@@ -80,8 +85,8 @@ def resized_crop(images: Tensor, boxes: Tensor, size: int | tuple[int, int]) -> 
 def _resizing(start: Tensor, length: Tensor, count: int, size: int) -> Tensor:
     """Weights (batch, size, count) that resample `length` of `count` pixels from `start` on at `size` places.
 
-    Each place sees a triangle of pixels about its centre, as wide as the spacing of the places or of the pixels, whichever
-    is more, cut off at the box and normalized to 1 (Pillow's and torch's antialiased bilinear resampling).
+    Each place sees a triangle of pixels about its centre, as wide as the spacing of the places or of the pixels,
+    whichever is more, cut off at the box and normalized to 1 (Pillow's and torch's antialiased bilinear resampling).
     """
     pixels = torch.arange(count, dtype=start.dtype, device=start.device) + 0.5
     places = torch.arange(size, dtype=start.dtype, device=start.device) + 0.5
@@ -111,21 +116,19 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
     """The difference from the picture's mean luminance times `factor` (batch,), clipped to [0, 1]."""
     mean = luminance(images.mean((2, 3), keepdim=True))
-    factor = _each(factor, images)
-    return (images * factor).add_(mean * (1 - factor)).clamp_(0, 1)
+    return torch.lerp(images, mean, _each(1 - factor, images)).clamp_(0, 1)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
     """The difference from each pixel's luminance times `factor` (batch,), clipped to [0, 1]."""
     if images.shape[1] != 3:
         return images
-    factor = _each(factor, images)
-    return (images * factor).add_(luminance(images) * (1 - factor)).clamp_(0, 1)
+    return torch.lerp(images, luminance(images), _each(1 - factor, images)).clamp_(0, 1)
 
 
 def greyscale(images: Tensor, which: Tensor) -> Tensor:
     """All channels made the luminance where `which` (batch,), boolean, is true."""
-    return torch.where(_each(which, images), luminance(images), images) if images.shape[1] == 3 else images
+    return _either(which, luminance(images), images) if images.shape[1] == 3 else images
 
 
 def hue(images: Tensor, shift: Tensor) -> Tensor:
@@ -141,22 +144,19 @@ def hue_saturation(images: Tensor, shift: Tensor, factor: Tensor) -> Tensor:
     if images.shape[1] != 3:
         return images
     red, green, blue = images.unbind(1)
-    value = images.amax(1)
-    chroma = value - images.amin(1)
-    # The hue in sixths of the circle, from -1 to 5, by the channel that is largest; grey pixels come out 0.
-    sixths = torch.where(
-        red == value,
-        green - blue,
-        torch.where(green == value, (blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4)),
-    )
-    sixths.div_(chroma.clamp(min=1e-12)).add_(6 * _each(shift, images)[:, 0])
+    value, least = images.amax(1), images.amin(1)
+    chroma = value - least
+    # The hue in sixths of the circle, from -3 to 3, red at 0. Its size is the same expression in each of the six orders
+    # of the channels, green and blue entering alike; its sign says which of these two is larger. Grey comes out 0.
+    sixths = (green + blue).sub_(red).add_(value).sub_(least, alpha=2).div_(chroma.clamp(min=1e-12))
+    sixths = torch.copysign(sixths, green - blue).add_(6 * _each(shift, images)[:, 0])
     sixths.sub_((sixths / 6).floor_(), alpha=6)
-    # Saturation is chroma / value, so both are scaled alike. Each channel then lies below the value by the chroma times a
-    # ramp of the hue (Smith 1978's hexcone, written as one clipped triangle wave a channel).
+    # Saturation is chroma / value, so both are scaled alike. Each channel then lies below the value by the chroma times
+    # a ramp of the hue (Smith 1978's hexcone, written as one clipped triangle wave a channel).
     chroma = torch.minimum(chroma.mul_(_each(factor, images)[:, 0]), value)
     result = torch.empty_like(images)
-    ramp = (sixths - 3).abs_()
-    torch.sub(value, ramp.neg_().add_(2).clamp_(0, 1).mul_(chroma), out=result[:, 0])
-    for channel, centre in ((1, 2), (2, 4)):
-        torch.sub(value, (sixths - centre).abs_().sub_(1).clamp_(0, 1).mul_(chroma), out=result[:, channel])
+    for channel, ramp in enumerate(
+        ((sixths - 3).abs_().neg_().add_(2), (sixths - 2).abs_().sub_(1), (sixths - 4).abs_().sub_(1))
+    ):
+        torch.sub(value, ramp.clamp_(0, 1).mul_(chroma), out=result[:, channel])
     return result

@@ -21,7 +21,8 @@ class Views:
 
     layout "pair":    x (2 * batch, channels, height, width), all of list A, then all of list B
     layout "single":  x (batch, channels, height, width)
-    layout "patches": x (batch * rows * columns, channels, patch, patch), picture by picture, row by row; grid (rows, columns)
+    layout "patches": x (batch * rows * columns, channels, patch, patch), picture by picture, row by row;
+                      grid is (rows, columns)
     """
 
     x: Tensor

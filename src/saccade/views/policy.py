@@ -23,7 +23,8 @@ class _Kind:
     """How one deformation works: how many uniform draws it takes, what parameters they become, what these do.
 
     `draw` gets the draws (batch, draws), the options, the pictures' (channels, height, width) and the views' (height,
-    width), and gives tensors of shape (batch, ...); `apply` gets pictures, options, the views' (height, width) and those tensors.
+    width), and gives tensors of shape (batch, ...); `apply` gets pictures, options, the views' (height, width) and
+    those tensors.
     """
 
     draws: int
@@ -42,7 +43,7 @@ class Policy:
         return " ".join(map(str, self.steps)) or "none"
 
     def alone(self) -> list["Policy"]:
-        """Each deformation as a policy of its own, applied to every picture (its probability, if it has one, made 1)."""
+        """Each deformation as a policy of its own, applied to every picture: its probability, if it has one, is 1."""
         certain = [Call(s.name, (), s.options | {"p": 1.0} if "p" in s.options else s.options) for s in self.steps]
         return [Policy((step,), self.size) for step in certain]
 
@@ -74,7 +75,9 @@ class Policy:
                 shape = (shape[0], *size)
 
         views = torch.empty((len(images), shape[0], *size), device=images.device)
-        group = max(_GROUP // max(images[0].numel(), 1), 1) if images.device.type == "cpu" and len(images) else len(images)
+        group = (
+            max(_GROUP // max(images[0].numel(), 1), 1) if images.device.type == "cpu" and len(images) else len(images)
+        )
         with torch.autocast(images.device.type, enabled=False):  # places and colours need float32
             for start in range(0, len(images), max(group, 1)):
                 part = slice(start, start + group)
@@ -114,9 +117,7 @@ def _whole(keys: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
     return (torch.tensor([[0, 0, shape[1], shape[2]]], device=keys.device).expand(len(keys), 4),)
 
 
-def crop_boxes(
-    u: Tensor, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
-) -> Tensor:
+def crop_boxes(u: Tensor, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
     """Boxes (batch, 4) by torchvision's RandomResizedCrop, from uniform draws `u` (batch, 22).
 
     Ten tries of area and log ratio; the first that fits is placed at random. Where none fits, the centre, with the
@@ -148,7 +149,9 @@ def _draw_window(u: Tensor, o: dict[str, Any], shape: tuple[int, ...], size: tup
     spare = [have - want for have, want in zip(shape[1:], size, strict=True)]
     if min(spare) < 0:
         raise InputError(f"A window of {size[0]}x{size[1]} pixels was asked of pictures of {shape[1]}x{shape[2]}.")
-    corner = [torch.full_like(u[:, i], s // 2) if o["centre"] else (u[:, i] * (s + 1)).floor() for i, s in enumerate(spare)]
+    corner = [
+        torch.full_like(u[:, i], s // 2) if o["centre"] else (u[:, i] * (s + 1)).floor() for i, s in enumerate(spare)
+    ]
     corner = [c.clamp(max=s) for c, s in zip(corner, spare, strict=True)]
     return (torch.stack([*corner, *(torch.full_like(u[:, 0], s) for s in size)], dim=1),)
 
@@ -161,7 +164,10 @@ def _draw_jitter(u: Tensor, o: dict[str, Any], shape: tuple[int, ...], size: tup
     chosen = u[:, 4] < o["p"]
     strengths = [o["brightness"], o["contrast"], o["saturation"]]
     factors = [_between(u[:, i], max(0.0, 1 - s), 1 + s) for i, s in enumerate(strengths)]
-    return (*(torch.where(chosen, f, 1.0) for f in factors), torch.where(chosen, _between(u[:, 3], -o["hue"], o["hue"]), 0.0))
+    return (
+        *(torch.where(chosen, f, 1.0) for f in factors),
+        torch.where(chosen, _between(u[:, 3], -o["hue"], o["hue"]), 0.0),
+    )
 
 
 def _draw_hsv(u: Tensor, o: dict[str, Any], shape: tuple[int, ...], size: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -192,7 +198,7 @@ def _draw_similarity(u: Tensor, o: dict[str, Any], shape: tuple[int, ...], size:
 
 
 def _apply_box(x: Tensor, o: dict[str, Any], size: tuple[int, int], boxes: Tensor) -> Tensor:
-    return deform.resized_crop(x, boxes, size)
+    return deform.resized_crop(x, boxes, size).clamp_(0, 1)
 
 
 def _apply_affine(x: Tensor, o: dict[str, Any], size: tuple[int, int], matrix: Tensor) -> Tensor:
@@ -202,7 +208,9 @@ def _apply_affine(x: Tensor, o: dict[str, Any], size: tuple[int, int], matrix: T
 def _apply_jitter(x: Tensor, o: dict[str, Any], size: tuple[int, int], *parameters: Tensor) -> Tensor:
     # torchvision shuffles the four at each call; here their order is fixed, which one pass over a batch allows.
     functions = (deform.brightness, deform.contrast, deform.saturation, deform.hue)
-    for name, function, parameter in zip(("brightness", "contrast", "saturation", "hue"), functions, parameters, strict=True):
+    for name, function, parameter in zip(
+        ("brightness", "contrast", "saturation", "hue"), functions, parameters, strict=True
+    ):
         x = function(x, parameter) if o[name] else x
     return x
 

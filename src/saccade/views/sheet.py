@@ -44,11 +44,10 @@ def _keys(seed: int, images: Tensor) -> Tensor:
 
 def _arranged(images: Tensor, columns: list[Tensor]) -> Tensor:
     originals = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    size = tuple(columns[0].shape[2:]) if columns else tuple(images.shape[2:])
-    if originals.shape[2:] != size:
+    height, width = (columns[0] if columns else images).shape[2:]
+    if originals.shape[2:] != (height, width):
         whole = torch.tensor([[0, 0, *images.shape[2:]]], device=images.device)
-        originals = deform.resized_crop(originals, whole.expand(len(images), 4), size)
-    height, width = size
+        originals = deform.resized_crop(originals, whole.expand(len(images), 4), (height, width)).clamp(0, 1)
     step_y, step_x = height + _GAP, width + _GAP
     paper = torch.ones(3, step_y * len(images) + _GAP, step_x * (len(columns) + 1) + _GAP + (_MARGIN if columns else 0))
     for column, pictures in enumerate([originals, *columns]):
