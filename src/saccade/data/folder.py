@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -83,21 +84,23 @@ def _pictures(folder: Path) -> Iterator[Path]:
             yield entry
 
 
-def _refusal(file: Path, error: Exception) -> InputError:
-    return InputError(f"{file} cannot be decoded as a picture ({' '.join(str(error).split())[:150]}).")
+@contextmanager
+def _refusing(file: Path) -> Iterator[None]:
+    """Pillow's decoders raise whatever the bytes lead them to, and warn of what is refused or harmless."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        raise InputError(f"{file} cannot be decoded as a picture ({' '.join(str(error).split())[:150]}).") from None
 
 
 def _head(file: Path) -> tuple[tuple[int, int], str]:
     """(width, height) and mode, from the file's first bytes."""
     from PIL import Image
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of what is refused below
-            with Image.open(file, formats=FORMATS) as picture:
-                size, mode = picture.size, picture.mode
-    except Exception as error:  # Pillow's decoders raise whatever the bytes lead them to
-        raise _refusal(file, error) from None
+    with _refusing(file), Image.open(file, formats=FORMATS) as picture:
+        size, mode = picture.size, picture.mode
     if min(size) < 1 or max(size) > LONGEST_SIDE:
         raise InputError(f"{file} is {size[0]}x{size[1]} pixels; a side has from 1 to {LONGEST_SIDE}.")
     if mode[0] in "IF":
@@ -108,14 +111,11 @@ def _head(file: Path) -> tuple[tuple[int, int], str]:
 def _decoded(file: Path, channels: int, size: int | None, shape: tuple[int, ...]) -> np.ndarray:
     from PIL import Image
 
-    try:
-        with Image.open(file, formats=FORMATS) as opened:
-            picture = opened.convert("L" if channels == 1 else "RGB")
-            if size is not None:
-                side = min(picture.size)
-                left, top = (picture.width - side) // 2, (picture.height - side) // 2
-                square = picture.crop((left, top, left + side, top + side))
-                picture = square.resize((size, size), Image.Resampling.BILINEAR)
-            return np.asarray(picture).reshape(shape)
-    except Exception as error:
-        raise _refusal(file, error) from None
+    with _refusing(file), Image.open(file, formats=FORMATS) as opened:
+        picture = opened.convert("L" if channels == 1 else "RGB")
+        if size is not None:
+            side = min(picture.size)
+            left, top = (picture.width - side) // 2, (picture.height - side) // 2
+            square = picture.crop((left, top, left + side, top + side))
+            picture = square.resize((size, size), Image.Resampling.BILINEAR)
+        return np.asarray(picture).reshape(shape)
