@@ -23,9 +23,9 @@ def key(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A processor-side torch generator for draws that belong to no image (initial weights, orders, noise)."""
-    return torch.Generator().manual_seed(key(seed, *purpose))
+def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A torch generator for draws that belong to no image (initial weights, orders, noise)."""
+    return torch.Generator(device).manual_seed(key(seed, *purpose))
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:

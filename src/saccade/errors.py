@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises."""
+"""The exceptions that reach a user, each with one sentence."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,11 @@ class InputError(ValueError):
 
     The command line prints the sentence on standard error and exits with code 2; a library user gets a `ValueError`.
     """
+
+
+class RunError(RuntimeError):
+    """A run could not go on, through nobody's input: its numbers are no longer finite, say. Exit code 1."""
+
+
+class Stopped(Exception):
+    """A run was asked to stop (Ctrl-C, SIGTERM, a batch system's warning) and saved its state first. Exit code 130."""

@@ -1,0 +1,266 @@
+"""The tables of names: what can be chosen, where it lives, which options it takes. Nothing here imports anything heavy.
+
+A new loss, schedule or rule is one file and one entry here; help, `saccade list` and refusals read these tables.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import InputError
+from .grammar import Call, parse_call
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a choice: its default, what it means, what it accepts (said in words, tested by `valid`)."""
+
+    default: Any
+    help: str
+    accepts: str
+    valid: Callable[[Any], bool]
+
+
+def _number(default: float, help: str, *, above: float | None = None, least: float | None = None) -> Option:
+    accepts = (
+        "a number"
+        if above is None and least is None
+        else f"a number above {above:g}"
+        if least is None
+        else f"a number of at least {least:g}"
+    )
+
+    def valid(x: Any) -> bool:
+        real = isinstance(x, int | float) and not isinstance(x, bool) and x == x and abs(x) != float("inf")
+        return real and (above is None or x > above) and (least is None or x >= least)
+
+    return Option(default, help, accepts, valid)
+
+
+def _whole(default: int, help: str, *, least: int) -> Option:
+    return Option(default, help, f"a whole number of at least {least}", lambda x: type(x) is int and x >= least)
+
+
+def _flag(default: bool, help: str) -> Option:
+    return Option(default, help, "true or false", lambda x: isinstance(x, bool))
+
+
+def _choice(default: str, help: str, *values: str) -> Option:
+    return Option(default, help, " or ".join(values), lambda x: x in values)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A choice: its line in `saccade list`, the dotted path of its class, its options, and plain facts about it.
+
+    Facts that refusals read. Losses: `labels` (needs them), `patches` (reads a patch grid), `no-head` (reads the feature
+    map). Rules: `needs-feedback` (is nothing where no map stands above another), `chain` (takes chains only),
+    `needs-head`, `no-decay` and `decay` (about the optimizer's weight decay).
+    """
+
+    line: str
+    path: str
+    options: dict[str, Option] = field(default_factory=dict)
+    facts: frozenset[str] = frozenset()
+    check: Callable[[dict[str, Any]], str | None] = lambda options: None
+
+
+def _margins(options: dict[str, Any]) -> str | None:
+    if options["m2"] <= options["m1"]:
+        return f"has m2={options['m2']:g} and m1={options['m1']:g}; it takes m2 above m1"
+    return None
+
+
+_M1 = _number(1.0, "margin of positives: pairs farther apart than this are pulled together", least=0)
+_M2 = _number(3.0, "margin of negatives: pairs closer than this are pushed apart", least=0)
+
+LOSSES: dict[str, Entry] = {
+    "hinge": Entry(
+        "contrastive hinge on L1 distances (Eq. 2)",
+        "saccade.losses.hinge.ContrastiveHinge",
+        {
+            "m1": _M1,
+            "m2": _M2,
+            "negatives": Option(
+                "all",
+                "how many other images of the batch each anchor is held against, the next ones in order",
+                "all or a whole number of at least 1",
+                lambda x: x == "all" or (type(x) is int and x >= 1),
+            ),
+            "block": _flag(False, "no gradient through the remembered view A (the paper's gradient block)"),
+            "reading": _choice(
+                "paper",
+                "paper: T negatives, wrapping around, weight 1; authors: offsets 1..T-1, no wrap-around, weight 1/T",
+                "paper",
+                "authors",
+            ),
+        },
+        check=_margins,
+    ),
+    "cross-entropy": Entry(
+        "softmax cross-entropy on labels, for the supervised baseline",
+        "saccade.losses.supervised.CrossEntropy",
+        facts=frozenset({"labels"}),
+    ),
+}
+
+_BLOCK = {"block": _whole(1, "layers a site", least=1)}
+SCHEDULES: dict[str, Entry] = {
+    "e2e": Entry("end to end: one loss on top of all layers", "saccade.schedules.EndToEnd"),
+    "gll": Entry("greedy layer-wise: one layer after another", "saccade.schedules.Greedy", _BLOCK),
+    "rll": Entry("randomized layer-wise: one layer drawn at each batch", "saccade.schedules.Randomized", _BLOCK),
+    "simultaneous": Entry(
+        "every layer at each batch from its own loss, no gradient between them",
+        "saccade.schedules.Simultaneous",
+        _BLOCK,
+    ),
+}
+
+_FEEDBACK = frozenset({"needs-feedback"})
+RULES: dict[str, Entry] = {
+    "bp": Entry("backpropagation (Eq. 9)", "saccade.rules.gradient.Backpropagation"),
+    "rf": Entry(
+        "random feedback, or feedback alignment: fixed random B in place of W^T (Eq. 10)",
+        "saccade.rules.feedback.RandomFeedback",
+        facts=_FEEDBACK,
+    ),
+    "urf": Entry(
+        "updated random feedback: B starts at random and receives W's increments (Amit 2019)",
+        "saccade.rules.feedback.UpdatedFeedback",
+        facts=_FEEDBACK | {"no-decay"},
+    ),
+    "kolen-pollack": Entry(
+        "as urf, with weight decay on both, so that B converges to W (Akrout et al. 2019)",
+        "saccade.rules.feedback.UpdatedFeedback",
+        facts=_FEEDBACK | {"decay"},
+    ),
+    "sign-symmetry": Entry(
+        "feedback with the forward weights' signs and magnitudes of its own (Liao et al. 2016)",
+        "saccade.rules.feedback.SignSymmetry",
+        {
+            "magnitudes": _choice(
+                "random", "of the feedback weights: fixed random ones, or all alike", "random", "uniform"
+            )
+        },
+        facts=_FEEDBACK,
+    ),
+    "dfa": Entry(
+        "direct feedback alignment: the output's error straight to each layer (Nokland 2016)",
+        "saccade.rules.feedback.DirectFeedback",
+        facts=_FEEDBACK | {"needs-head"},
+    ),
+    "dtp": Entry(
+        "difference target propagation with pooling (Algorithm 1)",
+        "saccade.rules.dtp.DifferenceTargetPropagation",
+        {
+            "noise": _number(0.1, "of the inverses' inputs, in standard deviations of the layer's activity", least=0),
+            "eta": _number(0.5, "first target's step, in units of the gradient of one image's loss", above=0),
+            "order": _choice("inverses", "which comes first in a step: inverses or targets", "inverses", "targets"),
+            "steps": _whole(1, "inverse steps a batch", least=1),
+            "rate": _number(1e-3, "learning rate of the inverses", above=0),
+            "head": _choice(
+                "own", "the first target's way down: the head's own weights, or fixed random ones", "own", "random"
+            ),
+        },
+        facts=frozenset({"chain"}),
+    ),
+}
+
+OPTIMIZERS: dict[str, Entry] = {
+    "adam": Entry(
+        "Adam, with decoupled weight decay",
+        "torch.optim.AdamW",
+        {
+            "beta1": _number(0.9, "decay of the mean gradient", least=0),
+            "beta2": _number(0.999, "decay of the mean squared gradient", least=0),
+            "weight_decay": _number(0.0, "share of a weight lost at each step, times the rate", least=0),
+        },
+    ),
+    "sgd": Entry(
+        "stochastic gradient descent",
+        "torch.optim.SGD",
+        {
+            "momentum": _number(0.0, "decay of the velocity", least=0),
+            "weight_decay": _number(0.0, "share of a weight lost at each step, times the rate", least=0),
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A named network: its line in `saccade list`, its layers and the head that goes on any of them."""
+
+    line: str
+    layers: str
+    head: str = "flatten linear64"
+
+
+_VGG_HEAD = "avgpool flatten linear64"
+NETWORKS: dict[str, Network] = {
+    "cifar": Network(
+        "the paper's CIFAR network, five convolutions, for 32x32",
+        "conv32 hardtanh | conv32 maxpool | conv64 hardtanh | conv64 maxpool | conv512 maxpool",
+    ),
+    "cifar-strided": Network(
+        "the CIFAR network with strided convolutions in place of pooling",
+        "conv32 hardtanh | conv32(stride=2) | conv64 hardtanh | conv64(stride=2) | conv512(stride=2)",
+    ),
+    "vgg6": Network(
+        "the paper's VGG6, six convolutions, for 64x64",
+        "conv128 hardtanh | conv256 hardtanh maxpool | conv256 hardtanh | conv512 hardtanh maxpool "
+        "| conv1024 hardtanh maxpool | conv1024 hardtanh maxpool",
+        _VGG_HEAD,
+    ),
+    "vgg6-strided": Network(
+        "VGG6 with strided convolutions in place of pooling",
+        "conv128 hardtanh | conv256(stride=2) hardtanh | conv256 hardtanh | conv512(stride=2) hardtanh "
+        "| conv1024(stride=2) hardtanh | conv1024(stride=2) hardtanh",
+        _VGG_HEAD,
+    ),
+    "emnist": Network(
+        "the paper's EMNIST network, three convolutions, for 28x28 letters and digits",
+        "conv32 maxpool tanh | conv64 maxpool tanh | conv128 maxpool tanh",
+    ),
+    "emnist-strided": Network(
+        "the EMNIST network with strided convolutions in place of pooling",
+        "conv32(stride=2) tanh | conv64(stride=2) tanh | conv128(stride=2) tanh",
+    ),
+}
+
+ACTIVATIONS = {
+    "hardtanh": "Hardtanh",
+    "tanh": "Tanh",
+    "relu": "ReLU",
+    "gelu": "GELU",
+    "sigmoid": "Sigmoid",
+    "leakyrelu": "LeakyReLU",
+}
+
+
+def choose(text: str, table: dict[str, Entry], what: str) -> tuple[Call, Entry | None]:
+    """The call that `text` makes, with every option of a named entry filled in, and its entry; a dotted path has none.
+
+    >>> str(choose("hinge(negatives=5)", LOSSES, "loss")[0])
+    'hinge(m1=1.0, m2=3.0, negatives=5, block=false, reading=paper)'
+
+    Raises InputError for an unknown name or option, or a value out of range; the sentence lists what is accepted.
+    """
+    call = parse_call(text, what)
+    entry = table.get(call.name)
+    if entry is None:
+        if "." in call.name and not call.args:
+            return call, None
+        raise InputError(f"Unknown {what} {call.name!r}; it takes {', '.join(table)}, or a dotted path of your own.")
+    if call.args:
+        raise InputError(f"The {what} {text!r} has an option without a name; write it as {call.name}(option=value).")
+    for name, value in call.options.items():
+        if name not in entry.options:
+            accepted = ", ".join(entry.options) or "no options"
+            raise InputError(f"The {what} {call.name} has no option {name!r}; it takes {accepted}.")
+        if not entry.options[name].valid(value):
+            raise InputError(f"The {what} {call.name} has {name}={value}; it takes {entry.options[name].accepts}.")
+    options = {name: call.options.get(name, option.default) for name, option in entry.options.items()}
+    if problem := entry.check(options):
+        raise InputError(f"The {what} {text!r} {problem}.")
+    return Call(call.name, (), options), entry

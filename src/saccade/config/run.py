@@ -1,0 +1,156 @@
+"""The typed configuration of a run: everything that decides what a training does, and nothing else."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import InputError
+from .names import LOSSES, NETWORKS, OPTIMIZERS, RULES, SCHEDULES, choose
+
+
+@dataclass
+class TrainConfig:
+    """A training run. Every field can be set in a YAML recipe, on the command line and in Python, alike.
+
+    Args:
+        data: images to learn from, labels unused: a name such as digits or cifar100:train, an .npz file, or a folder of
+            pictures; a slice such as [:45000] picks some.
+        views: how two views of a picture are made: a policy (paper, affine-hsv, digits, none) or a list of deformations,
+            such as "crop(scale=[0.2, 1]) flip".
+        size: side of the views in pixels; none: the images' own.
+        network: the encoder: a name, a stack such as "conv32 hardtanh | conv32 maxpool", or a dotted path to an nn.Sequential.
+        head: what turns features into an embedding, such as "flatten linear64"; none: the network's own.
+        loss: what is wrong with two views' embeddings: a name with its options, such as "hinge(m1=1, m2=3, negatives=5,
+            block=true)", or the dotted path of anything called as loss(z_a, z_b).
+        schedule: which layers learn at a step, such as e2e, gll, rll, simultaneous.
+        rule: how an error reaches a weight, such as bp, rf, urf, dtp.
+        optimizer: adam or sgd, with options, such as "sgd(momentum=0.9)".
+        rate: learning rate.
+        epochs: passes over the images that each layer is trained for; may be a fraction.
+        batch: pictures a step.
+        seed: fixes initial weights, order, views and every other draw.
+        device: auto, cpu, cuda, or cuda with a number.
+        precision: of the network's arithmetic: auto, float32, bfloat16 or float64; losses and weights stay float32.
+        deterministic: on a GPU, the same bits each time, at some cost in speed; processors always are.
+        init_from: a finished run whose encoder is the starting point.
+        data_root: folder of the named data sets; none: the environment's SACCADE_DATA, else ./data.
+        download: fetch a named data set that is not there.
+        diagnostics: steps between measurements of the update's angle to backpropagation's and of collapse; 0: none.
+        checkpoint_seconds: time between checkpoints.
+    """
+
+    data: str = "cifar100:train"
+    views: str = "paper"
+    size: int | None = None
+    network: str = "cifar"
+    head: str | None = None
+    loss: str = "hinge"
+    schedule: str = "e2e"
+    rule: str = "bp"
+    optimizer: str = "adam"
+    rate: float = 1e-4
+    epochs: float = 400
+    batch: int = 500
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    deterministic: bool = False
+    init_from: str | None = None
+    data_root: str | None = None
+    download: bool = False
+    diagnostics: int = 0
+    checkpoint_seconds: float = 60.0
+
+
+# Where a run computes and how it is watched; a run may be continued with other values of these.
+INCIDENTAL = ("device", "data_root", "download", "checkpoint_seconds")
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse, in one sentence, what can be refused without opening the data. Raises InputError."""
+    for name, low in (("rate", 0.0), ("epochs", 0.0), ("checkpoint_seconds", 0.0)):
+        value = getattr(config, name)
+        if not low < value < float("inf"):
+            raise InputError(f"{name} is {value:g}; it takes a number above 0.")
+    if config.batch < 2:
+        raise InputError(f"batch is {config.batch}; it takes at least 2 pictures.")
+    if config.size is not None and config.size < 1:
+        raise InputError(f"size is {config.size}; it takes a number of pixels above 0.")
+    if config.seed < 0 or config.diagnostics < 0:
+        raise InputError(
+            f"seed is {config.seed} and diagnostics {config.diagnostics}; both take a whole number from 0."
+        )
+    if config.precision not in ("auto", "float32", "bfloat16", "float64"):
+        raise InputError(f"Unknown precision {config.precision!r}; it takes auto, float32, bfloat16 or float64.")
+    loss, loss_entry = choose(config.loss, LOSSES, "loss")
+    choose(config.schedule, SCHEDULES, "schedule")
+    rule, rule_entry = choose(config.rule, RULES, "rule")
+    optimizer, _ = choose(config.optimizer, OPTIMIZERS, "optimizer")
+    negatives = loss.options.get("negatives")
+    if isinstance(negatives, int) and negatives >= config.batch + (loss.options.get("reading") == "authors"):
+        raise InputError(
+            f"The loss wants {negatives} negatives, and a batch of {config.batch} pictures has {config.batch - 1}; "
+            "it takes fewer negatives or a larger batch."
+        )
+    loss_facts = loss_entry.facts if loss_entry else frozenset()
+    rule_facts = rule_entry.facts if rule_entry else frozenset()
+    if "needs-head" in rule_facts and "no-head" in loss_facts:
+        raise InputError(
+            f"The rule {rule.name} sends the head's error to every layer, and the loss {loss.name} has no head; "
+            "it takes a loss with a head, such as hinge."
+        )
+    decay = optimizer.options.get("weight_decay", 0.0)
+    if "no-decay" in rule_facts and decay > 0:
+        raise InputError(
+            f"The rule {rule.name} with weight_decay={decay:g} would make feedback converge to the forward weights; "
+            "that is the rule kolen-pollack."
+        )
+    if "decay" in rule_facts and decay == 0:
+        raise InputError(
+            f"The rule {rule.name} makes feedback converge by weight decay; it takes an optimizer with one, such as "
+            '"adam(weight_decay=1)".'
+        )
+
+
+def head_of(config: TrainConfig) -> str:
+    """The head's specification: the configured one, else the named network's own, else the CIFAR network's."""
+    network = NETWORKS.get(config.network)
+    return config.head or (network.head if network else "flatten linear64")
+
+
+def from_dict(values: dict[str, Any], source: str) -> TrainConfig:
+    """A configuration from a mapping; `source` names it in errors. Raises InputError for unknown or mistyped fields."""
+    types = {f.name: f.type for f in fields(TrainConfig)}
+    for name, value in values.items():
+        if name not in types:
+            raise InputError(f"{source} has an unknown field {name!r}; it takes {', '.join(types)}.")
+        kind = types[name]
+        ok = {str: isinstance(value, str), int: type(value) is int, bool: isinstance(value, bool)}
+        ok[float] = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (ok.get(kind, False) if isinstance(kind, type) else value is None or ok[_inner(kind)]):
+            raise InputError(f"{source} has {name}={value!r}; it takes {getattr(kind, '__name__', kind)}.")
+    return TrainConfig(**values)
+
+
+def _inner(kind: Any) -> type:
+    return next(t for t in kind.__args__ if t is not type(None))
+
+
+def read_recipe(path: Path) -> TrainConfig:
+    """The configuration in a YAML file. Raises InputError where it cannot be read as one."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"The recipe {path} cannot be read ({reason}); it takes a YAML file of fields and values."
+        ) from None
+    if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
+        raise InputError(f"The recipe {path} is not a mapping; it takes a YAML file of fields and values.")
+    return from_dict(values, f"The recipe {path}")
+
+
+def to_yaml(config: TrainConfig) -> str:
+    return yaml.safe_dump(asdict(config), sort_keys=False)

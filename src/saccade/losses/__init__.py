@@ -1,0 +1,67 @@
+"""Losses: what is wrong with two views' embeddings. Any callable `loss(z_a, z_b)` is one; a module may declare what it needs."""
+
+import inspect
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..config.names import LOSSES, choose
+from ..errors import InputError
+from ..networks import imported
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a loss declares, as attributes of these names; what it leaves out has these values.
+
+    layout: "pair", it is called with the embeddings of two lists of views; "single", with one list and the labels;
+        "patches", with a grid of patches' embeddings, twice.
+    labels: it needs them (they travel to no other loss).
+    head: it wants a linear head; else it reads the feature map.
+    gradient: which lists carry gradient, "ab", "a" or "b"; a list that carries none costs no backward pass.
+    momentum: None, or the decay of a slowly following copy of the network; the loss is then called as
+        loss(z_a, z_b, slow_a, slow_b).
+    reduction: "sum" or "mean" over images; a target's step refers to the gradient of one image's loss.
+    """
+
+    layout: str = "pair"
+    labels: bool = False
+    head: bool = True
+    gradient: str = "ab"
+    momentum: float | None = None
+    reduction: str = "mean"
+
+
+def needs(loss: nn.Module) -> Needs:
+    """What `loss` declares."""
+    return Needs(**{name: getattr(loss, name, default) for name, default in vars(Needs()).items()})
+
+
+class _Called(nn.Module):
+    """A plain function as a loss."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, z_a, z_b):
+        return self.function(z_a, z_b)
+
+
+def make(text: str) -> nn.Module:
+    """The loss that `text` names: `hinge(negatives=5)`, or a dotted path such as `lightly.loss.BarlowTwinsLoss(lambda_param=0.01)`.
+
+    Raises InputError for an unknown name or option.
+    """
+    call, entry = choose(text, LOSSES, "loss")
+    found = imported(entry.path if entry else call.name, "loss")
+    if inspect.isclass(found):
+        try:
+            found = found(**call.options)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"The loss {text!r} cannot be made: {error}.") from None
+    if isinstance(found, nn.Module):
+        return found
+    if not callable(found) or call.options:
+        raise InputError(f"The loss {text!r} is not a class with those options; it takes a callable loss(z_a, z_b).")
+    return _Called(found)

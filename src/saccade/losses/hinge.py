@@ -1,0 +1,68 @@
+"""The contrastive hinge loss (paper, Eq. 2): L1 distances, two margins, few negatives, a remembered view."""
+
+import torch
+from torch import Tensor, nn
+
+
+def contrastive_hinge(
+    z_a: Tensor, z_b: Tensor, *, m1: float = 1.0, m2: float = 3.0, negatives: int | str = "all", reading: str = "paper"
+) -> Tensor:
+    """Sum over images s of [|zA_s - zB_s|_1 - m1]+ + sum over t in N_s of [m2 - |zA_s - zB_t|_1]+  (Eq. 2).
+
+    Args:
+        z_a, z_b: embeddings of the two lists of views, (batch, width), not normalized; row s of both is image s.
+        m1, m2: margins, in units of L1 distance.
+        negatives: "all" others of the batch, or T of them: the next T in order, wrapping around.
+        reading: "paper", or "authors": their public code takes offsets 1..T-1 without wrapping around, at weight 1/T.
+
+    Returns a scalar, a sum and not a mean. `torch.cdist` never makes the (batch, batch, width) tensor, and T negatives
+    cost T rows. Subgradients at a tie are 0.
+
+    >>> z_a, z_b = torch.tensor([[0.0], [4.0]]), torch.tensor([[2.0], [5.0]])
+    >>> float(contrastive_hinge(z_a, z_b))  # positives: [2 - 1]+ + [1 - 1]+; negatives: [3 - 5]+ + [3 - 2]+
+    2.0
+    """
+    n = len(z_a)
+    if negatives == "all":
+        distances = torch.cdist(z_a, z_b, p=1)
+        others = 1 - torch.eye(n, dtype=distances.dtype, device=distances.device)
+        positives = distances.diagonal()
+        weighted = ((m2 - distances).relu() * others).sum()
+    else:
+        positives = (z_a - z_b).abs().sum(1)
+        weighted = z_a.new_zeros(())
+        if reading == "paper":
+            for offset in range(1, int(negatives) + 1):
+                weighted = weighted + (m2 - (z_a - z_b.roll(-offset, 0)).abs().sum(1)).relu().sum()
+        else:
+            for offset in range(1, int(negatives)):
+                weighted = weighted + (m2 - (z_a[:-offset] - z_b[offset:]).abs().sum(1)).relu().sum() / int(negatives)
+    return (positives - m1).relu().sum() + weighted
+
+
+class ContrastiveHinge(nn.Module):
+    """`contrastive_hinge` as a module; with `block`, view A is short-term memory and carries no gradient (Eq. 7)."""
+
+    layout, labels, head, reduction = "pair", False, True, "sum"
+
+    def __init__(
+        self,
+        *,
+        m1: float = 1.0,
+        m2: float = 3.0,
+        negatives: int | str = "all",
+        block: bool = False,
+        reading: str = "paper",
+    ):
+        super().__init__()
+        self.m1, self.m2, self.negatives, self.block, self.reading = m1, m2, negatives, block, reading
+
+    @property
+    def gradient(self) -> str:
+        """Which lists carry gradient: "ab", or "b" alone."""
+        return "b" if self.block else "ab"
+
+    def forward(self, z_a: Tensor, z_b: Tensor) -> Tensor:
+        if self.block:
+            z_a = z_a.detach()
+        return contrastive_hinge(z_a, z_b, m1=self.m1, m2=self.m2, negatives=self.negatives, reading=self.reading)

@@ -1,0 +1,259 @@
+"""Encoders as plain chains of layers, heads, and the networks of the paper.
+
+An encoder is an `nn.Sequential` whose children are layers; a layer is an `nn.Sequential` whose children carry names that
+say what they are: `flatten`, `linear` (a convolution, a locally connected or a fully connected map), `activation`, `pool`.
+Rules, diagnostics and the audit read nothing but this.
+"""
+
+import importlib
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import draws
+from .config.grammar import Call, parse_calls
+from .config.names import ACTIVATIONS, NETWORKS
+from .errors import InputError
+
+
+class LocallyConnected2d(nn.Module):
+    """A convolution's connections without its weight sharing: every output position has weights of its own.
+
+    Input (batch, in_channels, *in_size), output (batch, out_channels, *out_size); `weight` is (positions, out_channels,
+    in_channels * kernel * kernel), initialized as PyTorch initializes the convolution of the same fan-in.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        in_size: tuple[int, int],
+        kernel: int,
+        stride: int = 1,
+        padding: int = 0,
+    ):
+        super().__init__()
+        self.in_channels, self.out_channels, self.in_size = in_channels, out_channels, in_size
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+        self.out_size = tuple((s + 2 * padding - kernel) // stride + 1 for s in in_size)
+        fan_in = in_channels * kernel * kernel
+        self.weight = nn.Parameter(torch.empty(math.prod(self.out_size), out_channels, fan_in))
+        nn.init.uniform_(self.weight, -(fan_in**-0.5), fan_in**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.apply_weight(x, self.weight)
+
+    def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The map with `weight` in place of its own."""
+        columns = F.unfold(x, self.kernel, padding=self.padding, stride=self.stride)  # (batch, fan_in, positions)
+        y = torch.bmm(columns.permute(2, 0, 1), weight.transpose(1, 2))  # (positions, batch, out_channels)
+        return y.permute(1, 2, 0).reshape(len(x), self.out_channels, *self.out_size)
+
+    def input_gradient(self, error: Tensor, weight: Tensor) -> Tensor:
+        """The transposed map with `weight` applied to `error` (batch, out_channels, *out_size)."""
+        columns = torch.bmm(error.flatten(2).permute(2, 0, 1), weight)  # (positions, batch, fan_in)
+        return F.fold(columns.permute(1, 2, 0), self.in_size, self.kernel, padding=self.padding, stride=self.stride)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, kernel={self.kernel}, stride={self.stride}"
+
+
+class Layer(nn.Sequential):
+    """One layer of a chain: named children `flatten`, `linear`, `activation`, `pool`, in the order of computation."""
+
+
+def build(
+    spec: str, shape: tuple[int, ...], seed: int = 0, *, what: str = "network", first: int = 0, bias: bool = False
+) -> nn.Sequential:
+    """An encoder for images of `shape` (channels, height, width), with PyTorch's default initialization.
+
+    `spec` is a name of `config.names.NETWORKS`, a dotted path to an `nn.Sequential` (or a callable that returns one), or
+    layers separated by `|`, each a list of `convN`, `localN`, `linearN` (N outputs), `flatten`, activations and
+    `maxpoolK`, `avgpoolK` (K = 2 if left out), in order: `conv32 hardtanh | conv32 maxpool`. Convolutions are 3x3 with
+    padding 1 and no bias, as the paper's; `conv32(kernel=5, stride=2, padding=2, bias=true)` changes that.
+    The seed fixes the initial weights layer by layer: layer k draws the same numbers whatever stands beside it.
+
+    >>> [tuple(p.shape) for p in build("cifar", (3, 32, 32)).parameters()][-1]
+    (512, 64, 3, 3)
+
+    Raises InputError for an unknown name or a stack that does not fit the images.
+    """
+    if spec in NETWORKS:
+        spec = NETWORKS[spec].layers
+    elif re.fullmatch(r"\w+(\.\w+)+", spec):
+        return _imported(spec, shape, seed, what)
+    layers: list[nn.Module] = []
+    for number, text in enumerate(spec.split("|")):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draws.key(seed, what, first + number))
+            layer = _layer(parse_calls(text, what), shape, what, bias)
+        shape = output_shape(layer, shape, what)
+        layers.append(layer)
+    return nn.Sequential(*layers)
+
+
+def head(spec: str, shape: tuple[int, ...], outputs: int | None, seed: int, site: int, *, bias: bool = False) -> Layer:
+    """A head for features of `shape`: `spec` is one layer, such as `avgpool flatten linear64`.
+
+    `outputs` replaces the width of its linear map (a supervised head has one output a class).
+    """
+    if outputs is not None:
+        spec = re.sub(r"linear\d+", f"linear{outputs}", spec)
+    if "|" in spec:
+        raise InputError(f"The head {spec!r} has several layers; it takes one, such as 'flatten linear64'.")
+    return build(spec, shape, seed, what="head", first=site, bias=bias)[0]  # type: ignore[return-value]
+
+
+def _layer(calls: list[Call], shape: tuple[int, ...], what: str, bias: bool) -> Layer:
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    for call in calls:
+        match = re.fullmatch(r"([a-z]+)(\d*)", call.name)
+        kind, number = (match[1], int(match[2] or 0)) if match else (call.name, 0)
+        role, module = _part(kind, number, call, shape, what, bias)
+        if role in parts:
+            raise InputError(
+                f"The {what} has two parts of the kind {role!r} in one layer ({call}); it takes one a layer."
+            )
+        parts[role] = module
+        shape = output_shape(module, shape, what)
+    return Layer(parts)
+
+
+def _part(kind: str, number: int, call: Call, shape: tuple[int, ...], what: str, bias: bool) -> tuple[str, nn.Module]:
+    if kind == "flatten":
+        return "flatten", nn.Flatten()
+    if kind in ACTIVATIONS:
+        return "activation", getattr(nn, ACTIVATIONS[kind])()
+    if kind in ("maxpool", "avgpool"):
+        return "pool", (nn.MaxPool2d if kind == "maxpool" else nn.AvgPool2d)(number or 2)
+    if kind in ("conv", "local", "linear") and number > 0 and not call.args:
+        if kind == "linear":
+            options = _options(call, {"bias": bias}, what)
+            if len(shape) != 1:
+                raise InputError(f"The {what} has {call} on features of shape {shape}; put flatten before it.")
+            return "linear", nn.Linear(shape[0], number, bias=options["bias"])
+        if len(shape) != 3:
+            raise InputError(
+                f"The {what} has {call} on flat features of shape {shape}; it takes (channels, height, width)."
+            )
+        if kind == "conv":
+            options = _options(call, {"kernel": 3, "stride": 1, "padding": 1, "bias": bias}, what)
+            kernel = options.pop("kernel")
+            return "linear", nn.Conv2d(shape[0], number, kernel, **options)
+        options = _options(call, {"kernel": 3, "stride": 1, "padding": 1}, what)
+        return "linear", LocallyConnected2d(shape[0], number, (shape[1], shape[2]), **options)
+    valid = "convN, localN, linearN, flatten, maxpoolK, avgpoolK, " + ", ".join(ACTIVATIONS)
+    raise InputError(
+        f"The {what} has an unknown part {str(call)!r}; it takes a name ({', '.join(NETWORKS)}), a dotted path, "
+        f"or layers of {valid}."
+    )
+
+
+def _options(call: Call, defaults: dict, what: str) -> dict:
+    for name, value in call.options.items():
+        if (
+            name not in defaults
+            or type(value) is not type(defaults[name])
+            or (name in ("kernel", "stride") and value < 1)
+        ):
+            raise InputError(
+                f"The {what} has {call}; it takes the options {', '.join(defaults)}, whole numbers (bias: true)."
+            )
+    return defaults | call.options
+
+
+def output_shape(module: nn.Module, shape: tuple[int, ...], what: str = "network") -> tuple[int, ...]:
+    """The shape of one image's features after `module`, given their shape before it. Raises InputError where they don't fit."""
+    parameter = next(module.parameters(), None)
+    dtype, device = (
+        (parameter.dtype, parameter.device) if parameter is not None else (torch.float32, torch.device("cpu"))
+    )
+    training = module.training
+    try:
+        with torch.no_grad():
+            output = module.eval()(torch.zeros(1, *shape, dtype=dtype, device=device))
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"The {what} does not fit features of shape {tuple(shape)}: {reason}") from None
+    finally:
+        module.train(training)
+    if not isinstance(output, Tensor) or 0 in output.shape:
+        raise InputError(f"The {what} leaves nothing of features of shape {tuple(shape)}; it takes larger images.")
+    return tuple(output.shape[1:])
+
+
+def shapes(encoder: Iterable[nn.Module], shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Shapes of one image's features: the input's, then one after each layer.
+
+    >>> shapes(build("emnist", (1, 28, 28)), (1, 28, 28))
+    [(1, 28, 28), (32, 14, 14), (64, 7, 7), (128, 3, 3)]
+    """
+    result = [tuple(shape)]
+    for layer in encoder:
+        result.append(output_shape(layer, result[-1]))
+    return result
+
+
+def layers_of(module: nn.Sequential) -> nn.Sequential:
+    """A user's chain as layers: each child with weights opens one, the parts without weights that follow it join it.
+
+    `nn.Sequential(conv, relu, pool, conv)` becomes two layers; a flatten or a dropout before a map goes with that map.
+    """
+    if all(isinstance(child, Layer) for child in module):
+        return module
+    groups: list[list[nn.Module]] = [[]]
+    has_weights = False
+    for child in module:
+        opens = isinstance(child, nn.Flatten) or any(True for _ in child.parameters())
+        if opens and has_weights:
+            groups.append([])
+            has_weights = False
+        groups[-1].append(child)
+        has_weights = has_weights or any(True for _ in child.parameters())
+    if len(groups) > 1 and not has_weights:  # a trailing flatten belongs to the last layer
+        groups[-2] += groups.pop()
+    return nn.Sequential(*(Layer(OrderedDict(_named(group))) for group in groups))
+
+
+def _named(parts: list[nn.Module]) -> list[tuple[str, nn.Module]]:
+    names: list[str] = []
+    for part in parts:
+        name = "activation" if _is_activation(part) else "pool" if "Pool" in type(part).__name__ else "other"
+        name = "flatten" if isinstance(part, nn.Flatten) else name
+        name = "linear" if any(True for _ in part.parameters(recurse=False)) else name
+        names.append(name if name not in names else f"{name}{len(names)}")
+    return list(zip(names, parts, strict=True))
+
+
+def _is_activation(part: nn.Module) -> bool:
+    return type(part).__module__ == nn.ReLU.__module__
+
+
+def _imported(path: str, shape: tuple[int, ...], seed: int, what: str) -> nn.Sequential:
+    found = imported(path, what)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draws.key(seed, what, 0))
+        module = found() if not isinstance(found, nn.Module) else found
+    if not isinstance(module, nn.Sequential):
+        raise InputError(
+            f"The {what} {path!r} is a {type(module).__name__}; it takes an nn.Sequential, or a callable that makes one."
+        )
+    module = layers_of(module)
+    shapes(module, shape)
+    return module
+
+
+def imported(path: str, what: str):
+    """The object at a dotted path. Raises InputError where there is none."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"The {what} {path!r} cannot be imported ({error}); it takes the dotted path of something importable."
+        ) from None

@@ -1,0 +1,35 @@
+"""Backpropagation, and the form that every rule with one phase shares: forward, loss, backward, one group of weights."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from .site import Batch, Site
+
+
+class Backpropagation:
+    """delta_l = sigma'(h_l) * W_{l+1}^T delta_{l+1}  (Eq. 9)."""
+
+    rates: dict[str, float] = {}  # learning rates of groups that have one of their own
+
+    def prepare(self, site: Site, shape: tuple[int, ...], seed: int) -> None:
+        """Add to `site` what the rule needs; `shape` is that of one image's features below the site."""
+
+    def groups(self, site: Site) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """The parameters that train, by the phase that trains them."""
+        return {"weights": [(name, p) for name, p in site.named_parameters() if p.requires_grad]}
+
+    def phases(self, site: Site, batch: Batch) -> Iterator[str]:
+        """Fill the gradients of one group after another and name it; the caller applies its optimizer before going on."""
+        features: list[Tensor] = []
+        embeddings: list[Tensor] = []
+        for x, carries in site.parts(batch.inputs):
+            with torch.set_grad_enabled(carries):
+                f, z = site(x)
+            features.append(f.detach())
+            embeddings.append(z)
+        loss = site.evaluate(embeddings, batch)
+        batch.outputs = features[0] if len(features) == 1 else torch.cat(features)
+        loss.backward()
+        yield "weights"

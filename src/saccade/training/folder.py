@@ -1,0 +1,168 @@
+"""A run's folder: one configuration, one writer, its metrics as JSON lines.
+
+config.yaml            the full configuration
+run.json               command, versions, hardware, source tree, data, sizes, and how the run ended
+metrics.jsonl          one line a measurement: step, site, loss, ...
+checkpoint-*           the last two, while the run is under way
+weights.safetensors    encoder and heads, when it has ended
+page.html              the same as one page
+"""
+
+import datetime
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..config.run import INCIDENTAL, TrainConfig, read_recipe, to_yaml
+from ..errors import InputError
+from .checkpoint import write_whole
+
+
+@contextmanager
+def claimed(folder: Path, config: TrainConfig) -> Iterator[Path]:
+    """The folder, made if need be, held by this process alone. Raises InputError where another run has it.
+
+    The system drops the lock of a process that dies, so a stale one is taken over.
+    """
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a")
+    except OSError as error:
+        raise InputError(
+            f"The output folder {folder} cannot be used: {error.strerror}; it takes a folder that can be written."
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"The output folder {folder} is being written by another process; it takes one at a time."
+            ) from None
+        recipe = folder / "config.yaml"
+        if recipe.exists():
+            _refuse_other(folder, read_recipe(recipe), config)
+        elif any(path.name != ".lock" for path in folder.iterdir()):
+            (folder / ".lock").unlink()
+            raise InputError(
+                f"The output folder {folder} holds other files and no run; it takes a new or empty folder."
+            )
+        try:
+            yield folder
+        finally:
+            if new and not recipe.exists():  # nothing came of it
+                (folder / ".lock").unlink(missing_ok=True)
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+
+
+def _refuse_other(folder: Path, old: TrainConfig, new: TrainConfig) -> None:
+    before, after = asdict(old), asdict(new)
+    changed = [
+        f"{k}: {before[k]} there, {after[k]} now" for k in before if k not in INCIDENTAL and before[k] != after[k]
+    ]
+    if changed:
+        raise InputError(
+            f"The output folder {folder} holds another run ({'; '.join(changed)}); it takes the same configuration or a new folder."
+        )
+
+
+def write_config(folder: Path, config: TrainConfig) -> None:
+    write_whole(folder / "config.yaml", to_yaml(config).encode())
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    write_whole(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises InputError where the file is missing or is no JSON object."""
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({error}); it takes the folder of a run.") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no JSON object; it takes the folder of a run.")
+    return values
+
+
+def surroundings() -> dict[str, Any]:
+    """What a number depends on beside the configuration: command, versions, hardware, source tree, date."""
+    packages = ("torch", "torchvision", "numpy", "scikit-learn")
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {"saccade": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in packages},
+        "hardware": hardware(),
+        "source": source_tree(),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """The processor, its cores, the threads used, and the GPU where there is one."""
+    model = platform.processor() or platform.machine()
+    if (cpuinfo := Path("/proc/cpuinfo")).exists():
+        names = [
+            line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    facts: dict[str, Any] = {"processor": model, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+def source_tree() -> dict[str, Any]:
+    """The commit that the package runs from and whether it was changed since; nothing outside a checkout."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return {}
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10, check=True
+        )
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--", "src"], cwd=root, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": commit.stdout.strip(), "changed": bool(changed.stdout.strip())}
+
+
+class Metrics:
+    """The JSON lines of a run; continuing from a step drops the lines written after it."""
+
+    def __init__(self, folder: Path, step: int):
+        self.path = folder / "metrics.jsonl"
+        if self.path.exists():
+            kept = [json.dumps(row) for row in read_metrics(folder) if row["step"] <= step]
+            write_whole(self.path, "".join(f"{line}\n" for line in kept).encode())
+
+    def add(self, row: dict[str, Any]) -> None:
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of a run's metrics; a last line that a dying process left unfinished is passed over."""
+    path = folder / "metrics.jsonl"
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows

@@ -1,0 +1,189 @@
+"""The loop: from a configuration to a run's folder, continued from where it was left."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from .. import measures
+from ..config.run import TrainConfig
+from ..data import ImageSet, load
+from ..errors import InputError, RunError, Stopped
+from . import checkpoint
+from .folder import Metrics, claimed, read_json, surroundings, write_config, write_json
+from .model import Model, build, pick_device, train_step
+
+WEIGHTS = "weights.safetensors"
+LOG_EVERY = 50  # steps, or an epoch where that is shorter
+
+Progress = Callable[[int, int, float], None]  # step, steps in all, running loss
+
+
+def run(config: TrainConfig, out: Path, *, images: ImageSet | None = None, progress: Progress | None = None) -> Path:
+    """Train as `config` says, in the folder `out`, and return it. A run that was interrupted there continues.
+
+    `images` stands in for the configured data where a caller has it in memory. `progress` is called after each logged
+    step. Raises InputError for what cannot run, RunError for numbers that are no longer finite, Stopped where a signal
+    asked for it.
+    """
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
+    if images is None:
+        images = load(config.data, root=config.data_root, download=config.download, device=pick_device(config.device))
+    model = build(config, images)
+    if config.init_from:
+        model.encoder.load_state_dict(_initial(Path(config.init_from), model))
+    with claimed(out, config):
+        if (out / "run.json").exists() and read_json(out / "run.json").get("finished"):
+            return out
+        write_config(out, config)
+        step = checkpoint.restore(model, out)
+        facts = {
+            **surroundings(),
+            "data": {
+                "name": images.name,
+                "source": images.source,
+                "images": len(images),
+                "sha256": images.fingerprint(),
+            },
+            "shape": list(model.shape),
+            "device": str(model.device),
+            "precision": model.precision,
+            "parameters": {"encoder": _count(model.encoder), "all": _count(model.modules())},
+            "steps": model.total_steps,
+            "resumed_at": step,
+            "finished": False,
+        }
+        write_json(out / "run.json", facts)
+        started = time.perf_counter()
+        _train(model, images, step, out, progress)
+        seconds = time.perf_counter() - started
+        checkpoint.write_whole(out / WEIGHTS, serialize(weights(model)))
+        pairs = (model.total_steps - step) * config.batch
+        facts |= {
+            "finished": True,
+            "seconds": round(seconds, 2),
+            "pairs_per_second": round(pairs / max(seconds, 1e-9), 1),
+        }
+        write_json(out / "run.json", facts)
+        checkpoint.remove(out)
+    return out
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def weights(model: Model) -> dict[str, Tensor]:
+    """Encoder and heads by name: `encoder.0.linear.weight`, `heads.4.linear.weight`, ..."""
+    named = {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
+    for site in model.sites:
+        if site.head is not None:
+            named |= {f"heads.{site.index}.{name}": tensor for name, tensor in site.head.state_dict().items()}
+    return {name: tensor.contiguous().cpu() for name, tensor in named.items() if not name.endswith(".feedback")}
+
+
+def _initial(source: Path, model: Model) -> dict[str, Tensor]:
+    tensors = read_weights(source, "encoder.")
+    own = model.encoder.state_dict()
+    if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in own.items() if not k.endswith(".feedback")}:
+        raise InputError(f"init_from {source} holds an encoder of other layers than network {model.config.network!r}.")
+    return {name: tensors.get(name, tensor) for name, tensor in own.items()}
+
+
+def read_weights(folder: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors of a finished run whose names start with `prefix`. Raises InputError where there are none."""
+    try:
+        tensors = parse_tensors((folder / WEIGHTS).read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{folder / WEIGHTS} cannot be read ({error}); it takes the folder of a finished run."
+        ) from None
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _train(model: Model, images: ImageSet, step: int, out: Path, progress: Progress | None) -> None:
+    metrics = Metrics(out, step)
+    every = min(LOG_EVERY, model.steps_per_epoch)
+    saved = time.monotonic()
+    with _asked_to_stop() as asked:
+        while step < model.total_steps:
+            watch: list[dict[str, Any]] | None = None
+            if model.config.diagnostics and step % model.config.diagnostics == 0:
+                watch = []
+            train_step(model, images, step, watch)
+            step += 1
+            if model.device.type == "cpu":  # on a GPU this would wait for the step to finish
+                _refuse_nonfinite(model, step, out)
+            for row in watch or []:
+                metrics.add({"step": step, **row})
+            if step % every == 0 or step == model.total_steps:
+                _refuse_nonfinite(model, step, out)
+                loss = _log(model, metrics, step)
+                if progress:
+                    progress(step, model.total_steps, loss)
+            if asked or time.monotonic() - saved > model.config.checkpoint_seconds:
+                checkpoint.save(model, step, out)
+                saved = time.monotonic()
+            if asked:
+                raise Stopped(
+                    f"Stopped at step {step} of {model.total_steps}, which is saved; the same command continues."
+                )
+
+
+def _log(model: Model, metrics: Metrics, step: int) -> float:
+    """Write each site's mean loss since the last time, and start anew; returns their mean."""
+    epoch = round(step / model.steps_per_epoch, 4)
+    rows = [(index, total / count) for index, (total, count) in enumerate(model.sums.tolist()) if count]
+    for index, loss in rows:
+        metrics.add({"step": step, "epoch": epoch, "site": index, "loss": loss})
+    model.sums.zero_()
+    for site, batch in model.recent:
+        _warn_of_collapse(site.index, batch.views, metrics, step)
+    return sum(loss for _, loss in rows) / max(len(rows), 1)
+
+
+def _warn_of_collapse(site: int, embeddings: tuple[Tensor, ...], metrics: Metrics, step: int) -> None:
+    """Say so when all embeddings of a batch are alike: their spread is below a thousandth of their size."""
+    z = embeddings[-1].flatten(1)
+    size = float(z.double().abs().mean())
+    if measures.embedding_std(z) < 1e-3 * size or size == 0:
+        metrics.add({"step": step, "site": site, "warning": "collapse"})
+        print(f"Step {step}: the embeddings of site {site} are nearly all alike (collapse).", file=sys.stderr)
+
+
+def _refuse_nonfinite(model: Model, step: int, out: Path) -> None:
+    for site, batch in model.recent:
+        healthy = batch.loss is not None and bool(torch.isfinite(batch.loss).all())
+        if not healthy:
+            kept = [p.name for p in checkpoint.found(out)]
+            raise RunError(
+                f"The loss of site {site.index} is not finite at step {step}; last good checkpoint: "
+                f"{kept[0] if kept else 'none'}. A lower rate may help."
+            )
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """A list that a signal to stop is put into: Ctrl-C, SIGTERM, and SIGUSR1, a batch system's warning."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {s: signal.signal(s, lambda number, frame: asked.append(number)) for s in signals}
+    try:
+        yield asked
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)

@@ -1,0 +1,252 @@
+"""A configuration made real: encoder, sites, rule, schedule, optimizers, and one training step of them all."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import draws, networks, views
+from ..config.grammar import Call
+from ..config.names import OPTIMIZERS, RULES, SCHEDULES, choose
+from ..config.run import TrainConfig, check, head_of
+from ..data import ImageSet
+from ..errors import InputError
+from ..losses import make as make_loss
+from ..losses import needs
+from ..networks import imported
+from ..rules import make as make_rule
+from ..rules.feedback import maps_of
+from ..rules.site import Batch, Site
+from .diagnostics import backpropagated, measure, snapshot
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}  # of weights
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that a configuration names; auto is the GPU where there is one. Raises InputError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}); it takes auto, cpu or cuda."
+        ) from None
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """The precision of the network's arithmetic; auto is bfloat16 where the hardware multiplies it fast."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if fast else "float32"
+
+
+@dataclass
+class Model:
+    """Everything that a run moves through its steps. `sums` holds each site's running loss and step count for the log."""
+
+    config: TrainConfig
+    device: torch.device
+    precision: str
+    shape: tuple[int, ...]  # of one view
+    encoder: nn.Sequential
+    sites: list[Site]
+    rule: Any
+    schedule: Any
+    policy: Any
+    optimizers: dict[tuple[int, str], torch.optim.Optimizer]
+    steps_per_epoch: int
+    steps_per_site: int
+    sums: Tensor
+    recent: list[tuple[Site, Batch]] = field(default_factory=list)  # who learned at the last step, from what
+
+    @property
+    def total_steps(self) -> int:
+        return self.schedule.length(len(self.sites), self.steps_per_site)
+
+    def modules(self) -> nn.ModuleList:
+        """All that is saved: the sites hold the layers, the heads, the losses, feedback weights and inverses."""
+        return nn.ModuleList(self.sites)
+
+
+def build(config: TrainConfig, images: ImageSet) -> Model:
+    """Everything that `config` names, for these images, at its initial weights.
+
+    Raises InputError for whatever does not exist or does not fit, before anything is trained or written.
+    """
+    check(config)
+    device = pick_device(config.device)
+    precision = pick_precision(config.precision, device)
+    loss = make_loss(config.loss)
+    wants = needs(loss)
+    if wants.labels and images.labels is None:
+        raise InputError(f"The loss {config.loss} learns from labels, and the images {images.name} have none.")
+    if config.batch > len(images):
+        raise InputError(
+            f"batch is {config.batch}, and the images {images.name} are {len(images)}; it takes at most that many."
+        )
+    policy = views.parse(config.views, config.size)
+    shape = _view_shape(policy, images, wants.layout)
+    encoder = networks.build(config.network, shape, config.seed)
+    schedule = _made(config.schedule, SCHEDULES, "schedule")
+    rule = make_rule(config.rule)
+    sites = _sites(config, encoder, schedule, shape, images)
+    if _feeds_back(config.rule) and all(len(maps_of(nn.ModuleList(site.stages()))) < 2 for site in sites):
+        raise InputError(
+            f"The rule {config.rule} replaces the weights that carry errors from one map to the map below, and with the loss "
+            f"{config.loss} under the schedule {config.schedule} there are none; it takes e2e, larger blocks, or bp."
+        )
+    dtype = DTYPES[precision]
+    for site, below in zip(sites, _shapes_below(encoder, schedule, shape), strict=True):
+        site.to(device, dtype, memory_format=torch.channels_last)
+        rule.prepare(site, below, config.seed)
+        site.train()
+    optimizers = {
+        (site.index, group): _optimizer(config, [p for _, p in named], rule.rates.get(group, config.rate))
+        for site in sites
+        for group, named in rule.groups(site).items()
+    }
+    steps_per_epoch = len(images) // config.batch
+    return Model(
+        config,
+        device,
+        precision,
+        shape,
+        encoder,
+        sites,
+        rule,
+        schedule,
+        policy,
+        optimizers,
+        steps_per_epoch,
+        max(1, round(config.epochs * steps_per_epoch)),
+        torch.zeros(len(sites), 2, dtype=torch.float64, device=device),
+    )
+
+
+def _view_shape(policy: Any, images: ImageSet, layout: str) -> tuple[int, ...]:
+    """The shape of what the encoder sees, from making the views of one picture."""
+    made = views.make_views(
+        policy, images.batch(torch.zeros(1, dtype=torch.long)), torch.zeros(1, dtype=torch.long), layout
+    )
+    return tuple(made.x.shape[1:])
+
+
+def _made(text: str, table: dict, what: str) -> Any:
+    call, entry = choose(text, table, what)
+    try:
+        return imported(entry.path if entry else call.name, what)(**call.options)
+    except TypeError as error:
+        raise InputError(f"The {what} {text!r} cannot be made: {error}.") from None
+
+
+def _feeds_back(rule: str) -> bool:
+    entry = choose(rule, RULES, "rule")[1]
+    return entry is not None and "needs-feedback" in entry.facts
+
+
+def _sites(
+    config: TrainConfig, encoder: nn.Sequential, schedule: Any, shape: tuple[int, ...], images: ImageSet
+) -> list[Site]:
+    shapes = networks.shapes(encoder, shape)
+    sites = []
+    for index, group in enumerate(schedule.groups(len(encoder))):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draws.key(config.seed, "loss", index))
+            loss = make_loss(config.loss)
+        head: nn.Module | None = None
+        if needs(loss).head:
+            classes = images.class_count if needs(loss).labels else None
+            head = networks.head(
+                head_of(config), shapes[group.stop], classes, config.seed, index, bias=classes is not None
+            )
+        layers = nn.Sequential(*(encoder[k] for k in group))
+        sites.append(Site(index, layers, head, loss))
+    return sites
+
+
+def _shapes_below(encoder: nn.Sequential, schedule: Any, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    shapes = networks.shapes(encoder, shape)
+    return [shapes[group.start] for group in schedule.groups(len(encoder))]
+
+
+def _optimizer(config: TrainConfig, parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    call: Call = choose(config.optimizer, OPTIMIZERS, "optimizer")[0]
+    options = dict(call.options)
+    if call.name == "adam":
+        betas = (options.pop("beta1"), options.pop("beta2"))
+        return torch.optim.AdamW(parameters, lr=rate, betas=betas, foreach=True, **options)
+    return torch.optim.SGD(parameters, lr=rate, foreach=True, **options)
+
+
+@lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, count: int) -> Tensor:
+    return torch.randperm(count, generator=draws.generator(seed, "order", epoch))
+
+
+def batch_index(model: Model, images: ImageSet, step: int) -> Tensor:
+    """The images of a step: each epoch has an order of its own, drawn from the seed; what is left of it makes no batch."""
+    epoch, place = divmod(step, model.steps_per_epoch)
+    order = _order(model.config.seed, epoch, len(images))
+    return order[place * model.config.batch : (place + 1) * model.config.batch]
+
+
+def make_batch(model: Model, images: ImageSet, step: int) -> tuple[views.Views, Tensor | None]:
+    """The views of a step, and the labels where the loss needs them."""
+    index = batch_index(model, images, step)
+    keys = draws.image_keys(draws.key(model.config.seed, "views", step // model.steps_per_epoch), index).to(
+        model.device
+    )
+    wants = model.sites[0].needs
+    made = views.make_views(model.policy, images.batch(index), keys, wants.layout)
+    labels = (
+        images.labels[index.to(images.labels.device)].to(model.device)
+        if wants.labels and images.labels is not None
+        else None
+    )
+    return made, labels
+
+
+def train_step(model: Model, images: ImageSet, step: int, watch: list[dict[str, Any]] | None = None) -> None:
+    """One step: make views, run up through the layers, let every site whose turn it is learn.
+
+    With `watch`, each learning site's diagnostics are appended to it, at the cost of one more backpropagation step.
+    """
+    made, labels = make_batch(model, images, step)
+    x = made.x.to(DTYPES[model.precision])
+    if x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    turns = model.schedule.sites(model.config.seed, step, len(model.sites), model.steps_per_site)
+    model.recent = []
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=model.precision == "bfloat16"):
+        for site in model.sites[: max(turns) + 1]:
+            if site.index not in turns:
+                with torch.no_grad():
+                    x = site.layers(x)
+                continue
+            batch = Batch(x, labels, made.grid, model.config.seed, step)
+            expected = backpropagated(site, batch) if watch is not None else {}
+            found: dict[str, Tensor] = {}
+            for group in model.rule.phases(site, batch):
+                if watch is not None:
+                    found |= snapshot(site)
+                optimizer = model.optimizers[site.index, group]
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            site.follow()
+            assert batch.outputs is not None
+            assert batch.loss is not None
+            x = batch.outputs
+            images_seen = model.config.batch if site.needs.reduction == "sum" else 1
+            model.sums[site.index, 0] += batch.loss.double() / images_seen
+            model.sums[site.index, 1] += 1
+            model.recent.append((site, batch))
+            if watch is not None:
+                watch.append({"site": site.index} | measure(site, batch, found, expected))
