@@ -1,0 +1,1 @@
+"""What a trained encoder is worth: probes at any layer."""

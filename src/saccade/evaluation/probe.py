@@ -1,0 +1,159 @@
+"""Probe any layer of an encoder: features once, a simple classifier on each layer's, one result a layer."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from saccade.errors import InputError
+from saccade.evaluation.features import features, layer_shapes, pooled_grid
+from saccade.evaluation.knn import knn_accuracy
+from saccade.evaluation.linear import accuracy, fit_adam, fit_exact
+
+PROTOCOLS = ("exact", "paper", "knn")
+POOL_TO = 4096  # features a layer, for the exact probe
+
+
+class LabelledImages(Protocol):
+    """A set of images with its name and labels (n,), int64 from 0, or None."""
+
+    name: str
+    labels: Tensor | None
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """One row of a table: which layer, read how, on how much data, and the test accuracy in percent."""
+
+    layer: int
+    features: str  # such as "64x8x8 = 4096" or "512x4x4, average-pooled to 512x2x2 = 2048"
+    protocol: str
+    train_size: int
+    test_size: int
+    accuracy: float
+    seed: int
+    details: dict[str, Any] = field(default_factory=dict)  # the protocol's own: epochs and rate, strength, k
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def probe(
+    encoder: Iterable[nn.Module],
+    train_set: LabelledImages,
+    test_set: LabelledImages,
+    *,
+    layers: Sequence[int],
+    protocol: str = "exact",
+    epochs: int = 400,
+    rate: float = 1e-3,
+    batch: int = 500,
+    k: int = 20,
+    deform_test: Callable[[Tensor, Tensor], Tensor] | None = None,
+    seed: int = 0,
+    precision: str = "float32",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[ProbeResult]:
+    """Fit a probe on each layer's output for the training set and score it on the test set, never the other way round.
+
+    Protocols: "exact" (`fit_exact`, on features pooled to at most 4,096 a layer), "paper" (`fit_adam` on all features
+    with `epochs`, `rate` and `batch`), "knn" (cosine, `k` neighbours, on all features). The number of classes is the
+    largest training label plus 1.
+
+    Args:
+        layers: outputs to probe; k is that of the encoder's k-th layer, counted from 1, and 0 the pixels.
+        deform_test: deforms the test images (see `features`); the training images stay plain.
+        seed: of the held-out rows ("exact") or of initial weights and order ("paper").
+        precision: of the encoder, and of the paper protocol's matrix products: float32 or bfloat16.
+        progress: called with (what, done, total).
+
+    Raises:
+        InputError: for sets without labels, test labels that the training set does not have, an unknown protocol,
+            layer or precision.
+    """
+    if protocol not in PROTOCOLS:
+        raise InputError(f"protocol: got {protocol!r}, expected one of {', '.join(PROTOCOLS)}.")
+    train_y, test_y = _labels(train_set), _labels(test_set)
+    classes = int(train_y.max()) + 1
+    if test_y.max() >= classes:
+        raise InputError(
+            f"{test_set.name}: label {int(test_y.max())}, expected 0 to {classes - 1}, as in {train_set.name}."
+        )
+    modules, pool_to = list(encoder), POOL_TO if protocol == "exact" else None
+    shapes = layer_shapes(modules, train_set)
+    test_shape = tuple(test_set.batch(torch.zeros(1, dtype=torch.long)).shape[1:])
+    if test_shape != shapes[0]:
+        raise InputError(f"{test_set.name}: images of {test_shape}, expected {shapes[0]}, those of {train_set.name}.")
+
+    def reporter(what: str) -> Callable[[int, int], None] | None:
+        return partial(progress, what) if progress else None
+
+    results = []
+    wanted = list(dict.fromkeys(layers))
+    # pooled features of all layers fit in memory and need one pass; unpooled ones are made for one layer at a time
+    for group in [wanted] if pool_to else [[layer] for layer in wanted]:
+        train_x, test_x = (
+            features(
+                modules,
+                images,
+                group,
+                pool_to=pool_to,
+                deform=deform,
+                precision=precision,
+                progress=reporter(f"features of {images.name}"),
+            )
+            for images, deform in ((train_set, None), (test_set, deform_test))
+        )
+        for layer in group:
+            x, held = train_x.pop(layer), test_x.pop(layer)
+            y, held_y = train_y.to(x.device), test_y.to(held.device)
+            details: dict[str, Any] = {"precision": precision}
+            if protocol == "knn":
+                score = knn_accuracy(x, y, held, held_y, k=k)
+                details |= {"k": k, "metric": "cosine"}
+            elif protocol == "exact":
+                fit = fit_exact(x, y, classes, seed=seed, progress=reporter(f"probe of layer {layer}"))
+                score = accuracy(fit.probe, held, held_y)
+                details |= {"strength": fit.strength, "held_out": fit.held_out}
+            else:
+                report = reporter(f"probe of layer {layer}")
+                head = fit_adam(
+                    x,
+                    y,
+                    classes,
+                    epochs=epochs,
+                    rate=rate,
+                    batch=batch,
+                    seed=seed,
+                    precision=precision,
+                    progress=report,
+                )
+                score = accuracy(head, held, held_y)
+                details |= {"epochs": epochs, "rate": rate, "batch": batch}
+            what = _described(shapes[layer], pool_to)
+            results.append(ProbeResult(layer, what, protocol, len(x), len(held), score, seed, details))
+    return results
+
+
+def _labels(images: LabelledImages) -> Tensor:
+    if images.labels is None:
+        raise InputError(f"{images.name}: has no labels, and a probe needs them.")
+    return images.labels
+
+
+def _described(shape: Sequence[int], pool_to: int | None) -> str:
+    def product(sizes: Sequence[int]) -> str:
+        return "x".join(map(str, sizes))
+
+    grid = pooled_grid(shape, pool_to)
+    if grid:
+        pooled = (shape[0], *grid)
+        return f"{product(shape)}, average-pooled to {product(pooled)} = {torch.Size(pooled).numel()}"
+    return f"{product(shape)} = {torch.Size(shape).numel()}" if len(shape) > 1 else product(shape)

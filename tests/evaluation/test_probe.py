@@ -1,0 +1,124 @@
+"""The probe of a small encoder: what it reports, what it refuses, and that test rows never reach the fit."""
+
+import importlib
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from saccade.errors import InputError
+from saccade.evaluation.features import features
+from saccade.evaluation.linear import accuracy, fit_adam, fit_exact
+from saccade.evaluation.probe import probe
+
+module = importlib.import_module("saccade.evaluation.probe")
+
+
+class Set:
+    """Images whose brightness in one corner says their class."""
+
+    def __init__(self, n, name, seed, classes=3, channels=3):
+        random = torch.Generator().manual_seed(seed)
+        self.name, self.labels = name, torch.arange(n) % classes
+        self.images = torch.randint(80, (n, channels, 8, 8), dtype=torch.uint8, generator=random)
+        self.images[:, :, :4, :4] += (
+            60 * self.labels[:, None, None, None] * (torch.rand(n, 1, 1, 1, generator=random) > 0.2)
+        ).byte()
+
+    def __len__(self):
+        return len(self.images)
+
+    def batch(self, index):
+        return self.images[index]
+
+
+@pytest.fixture
+def sets():
+    return Set(150, "train", 0), Set(60, "test", 1)
+
+
+def encoder():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 80, 3, padding=1), nn.Sequential(nn.Conv2d(80, 4, 3), nn.Flatten()))
+
+
+def test_rows_say_what_was_done(sets):
+    layers = [2, 0, 1]
+    results = probe(encoder(), *sets, layers=layers, seed=5)
+    assert [row.layer for row in results] == layers
+    assert [row.features for row in results] == ["144", "3x8x8 = 192", "80x8x8, average-pooled to 80x7x7 = 3920"]
+    for row in results:
+        assert (row.protocol, row.train_size, row.test_size, row.seed) == ("exact", 150, 60, 5)
+        assert row.details["strength"] in row.details["held_out"]
+        assert json.loads(json.dumps(row.as_dict()))["accuracy"] == row.accuracy
+        assert row.accuracy > 50  # chance is 33
+
+
+def test_each_protocol_is_its_parts_put_together(sets):
+    train, test = sets
+    net = encoder()
+    pooled = [features(net, images, [1], pool_to=4096)[1] for images in sets]
+    whole = [features(net, images, [1])[1] for images in sets]
+    exact = fit_exact(pooled[0], train.labels, 3, seed=2).probe
+    adam = fit_adam(whole[0], train.labels, 3, epochs=3, rate=0.01, batch=40, seed=2)
+    by_parts = {"exact": accuracy(exact, pooled[1], test.labels), "paper": accuracy(adam, whole[1], test.labels)}
+    for protocol, expected in by_parts.items():
+        (row,) = probe(net, train, test, layers=[1], protocol=protocol, epochs=3, rate=0.01, batch=40, seed=2)
+        assert row.accuracy == expected
+    (row,) = probe(net, train, test, layers=[1], protocol="knn", k=5)
+    assert row.features == "80x8x8 = 5120"
+    assert row.accuracy > 50
+
+
+@pytest.mark.parametrize(("protocol", "fitter"), [("exact", "fit_exact"), ("paper", "fit_adam")])
+def test_nothing_of_the_test_set_reaches_the_fit(sets, monkeypatch, protocol, fitter):
+    train, test = sets
+    fitted, plain = [], getattr(module, fitter)
+
+    def recording(*args, **kwargs):
+        fitted.append(plain(*args, **kwargs))
+        return fitted[-1]
+
+    monkeypatch.setattr(module, fitter, recording)
+    (before,) = probe(encoder(), train, test, layers=[2], protocol=protocol, epochs=2)
+    test.labels = test.labels.flip(0) * 0
+    test.images = 255 - test.images
+    (after,) = probe(encoder(), train, test, layers=[2], protocol=protocol, epochs=2)
+    assert before.accuracy != after.accuracy
+    assert before.details == after.details
+    first, second = (fit if isinstance(fit, nn.Linear) else fit.probe for fit in fitted)
+    assert torch.equal(first.weight, second.weight)
+    assert torch.equal(first.bias, second.bias)
+
+
+def test_only_the_test_images_are_deformed(sets):
+    def blank(pixels, index):
+        assert len(index) == len(pixels)
+        return torch.zeros(pixels.shape)
+
+    (row,) = probe(encoder(), *sets, layers=[2], deform_test=blank)
+    assert row.accuracy == pytest.approx(100 / 3)  # every blank image gets the same answer
+    assert max(row.details["held_out"].values()) > 50
+
+
+def test_progress_names_the_stage(sets):
+    stages = []
+    probe(encoder(), *sets, layers=[1], progress=lambda what, done, total: stages.append(what))
+    assert list(dict.fromkeys(stages)) == ["features of train", "features of test", "probe of layer 1"]
+
+
+def test_refusals(sets):
+    train, test = sets
+    net = encoder()
+    with pytest.raises(InputError, match="protocol"):
+        probe(net, train, test, layers=[1], protocol="best")
+    with pytest.raises(InputError, match="layers"):
+        probe(net, train, test, layers=[3])
+    with pytest.raises(InputError, match="grey"):
+        probe(net, train, Set(9, "grey", 0, channels=1), layers=[1])
+    with pytest.raises(InputError, match="many"):
+        probe(net, train, Set(9, "many", 0, classes=4), layers=[1])
+    train.labels = None
+    with pytest.raises(InputError, match="train"):
+        probe(net, train, test, layers=[1])
