@@ -8,7 +8,7 @@ import base64
 import io
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,7 @@ Points = Sequence[tuple[float, float]]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
 _DASHES: tuple[str, ...] = ("-", "--", ":", "-.")
 _INK = "#1d2733"
-_WIDTH = 5.2  # inches
+_WIDTH = 4.8  # inches
 _LOOK: Any = {
     "svg.fonttype": "path",  # the same look wherever it is shown
     "svg.hashsalt": "saccade",
@@ -70,16 +70,20 @@ def _svg(figure: Figure) -> str:
 
 
 def _style(index: int) -> dict[str, Any]:
-    return {"color": COLOURS[index % len(COLOURS)], "linestyle": _DASHES[index // len(COLOURS) % len(_DASHES)]}
+    # dashes change with every colour, so that lines on top of each other are both seen
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": _DASHES[index % len(_DASHES)]}
+
+
+def _columns(names: Collection[str]) -> int:
+    """How many columns the legend of these names has."""
+    return max(1, min(len(names), 52 // (max(map(len, names), default=0) + 6)))
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    """One legend above the axes, where it hides no data; none for a single unnamed series."""
+    """The axes' legend, above them, where it hides no data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        widest = max(map(len, labels))
-        columns = max(1, min(len(labels), 56 // (widest + 6)))
-        figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+        figure.legend(handles, labels, loc="outside upper left", ncols=_columns(labels))
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -94,16 +98,18 @@ def loss_curve(series: Mapping[str, Points], xlabel: str, ylabel: str) -> str:
 def lines(
     series: Mapping[str, Sequence[tuple[float, Number]]], xlabel: str, ylabel: str, *, markers: bool = True
 ) -> str:
-    """One line a series of (x, y) points, where y is a number or a Spread, drawn with its standard deviation as a band."""
-    with _figure(3.2) as figure:
+    """One line a series of (x, y) points, where y is a number or a Spread, drawn with a standard deviation each way."""
+    names = [_wrapped(name, 46) for name in series]
+    legend = sum(name.count("\n") + 1 for name in names) / _columns(names) if len(names) > 1 else 0
+    with _figure(3.0 + 0.19 * legend) as figure:
         axes = figure.subplots()
-        for index, (name, points) in enumerate(series.items()):
+        for index, (name, points) in enumerate(zip(names, series.values(), strict=True)):
             x = [float(at) for at, _ in points]
             means = [value.mean if isinstance(value, Spread) else float(value) for _, value in points]
             stds = [(value.std or 0.0) if isinstance(value, Spread) else 0.0 for _, value in points]
             style = _style(index)
             alone = markers or len(points) == 1  # a line through one point would not be seen
-            axes.plot(x, means, label=_wrapped(name, 48), marker="o" if alone else None, markersize=4.5, **style)
+            axes.plot(x, means, label=name, marker="o" if alone else None, markersize=4.5, **style)
             if any(stds):
                 low, high = ([m + side * s for m, s in zip(means, stds, strict=True)] for side in (-1, 1))
                 axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
@@ -153,6 +159,7 @@ def distances(
                 axes.annotate(text, (margin, 1), offset, ha=side, va="top", fontsize=10, **at)
             axes.set_ylim(0, 1.3 * axes.dataLim.ymax)  # room for the margins' names
             axes.set_xlim(0, edges[-1])
+            axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
             axes.set_ylabel("% of pairs")
         both_axes[1].set_xlabel(plain(xlabel))
@@ -184,7 +191,7 @@ def bars(groups: Mapping[str, Mapping[str, Number | None]], xlabel: str) -> str:
         axes.set_yticks(range(len(groups)), [_wrapped(group, 22) for group in groups])
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
-        axes.invert_yaxis()
+        axes.set_ylim(len(groups) - 0.45, -0.55)  # downwards, with room for a row where all is missing
         axes.margins(x=0.12)
         axes.set_xlabel(plain(xlabel))
         _legend(figure, axes)

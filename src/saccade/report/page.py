@@ -93,10 +93,16 @@ def write_page(path: Path | str, title: str, subtitle: str, sections: list[Secti
 
 
 def _fact(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_fact, value)) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return number_text(value, 2)
-    return number_text(value) if isinstance(value, int) else "none" if value is None else plain(str(value))
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case int() | float():
+            return number_text(value, 2)
+        case Mapping():  # within a list, or empty
+            return ", ".join(f"{name}: {_fact(one)}" for name, one in value.items()) or "none"
+        case list() | tuple():
+            return ", ".join(map(_fact, value)) or "none"
+        case _:
+            return plain(str(value))

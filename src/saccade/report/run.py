@@ -121,18 +121,21 @@ def _probes(folder: Path) -> Section:
         found.setdefault(_described(row), {}).setdefault(row["layer"], {})[row["seed"]] = row
     if not found:
         return Section("Probes", [])
+    # what all share is said below the table, which else would be too wide to read
+    telling = [i for i in range(len(_PROBED)) if len({what[i] for what in found}) > 1]
+    shared = [f"{_PROBED[i]} {next(iter(found))[i]}" for i in range(len(_PROBED)) if i not in telling]
     cells: list[list[Cell]] = []
     curves: dict[str, list[tuple[float, Spread | float]]] = {}
-    telling = [i for i in range(len(_PROBED)) if len({what[i] for what in found}) > 1]
     for what, layers in found.items():
-        name = ", ".join(what[i] for i in telling) or "test accuracy"
+        told = [what[i] for i in telling]
         for layer, seeds in sorted(layers.items()):
             accuracy = spread([row["accuracy"] for row in seeds.values()])
             features = next(iter(seeds.values()))["features"]
-            cells.append([str(layer), features, *what, ", ".join(map(str, sorted(seeds))), accuracy])
-            curves.setdefault(name, []).append((layer, accuracy))
-    notes = ["Layers are counted from 1; 0 is the pixels. The seeds are the probe's own: the encoder is one."]
-    header = ["layer", "features", *_PROBED, "seeds", "accuracy (%)"]
+            cells.append([str(layer), *told, accuracy, ", ".join(map(str, sorted(seeds))), features])
+            curves.setdefault(", ".join(told) or "test accuracy", []).append((layer, accuracy))
+    notes = [f"All: {'; '.join(shared)}."] if shared else []
+    notes.append("Layers are counted from 1; 0 is the pixels. The seeds are the probe's own: the encoder is one.")
+    header = ["layer", *(_PROBED[i] for i in telling), "accuracy (%)", "seeds", "features"]
     blocks: list[Block] = [Table(header, cells, "Test accuracy of probes on the encoder's layers", notes)]
     if any(len(points) > 1 for points in curves.values()):
         caption = "Test accuracy of probes by layer; a band is a standard deviation each way over the probe's seeds."

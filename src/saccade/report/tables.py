@@ -175,8 +175,8 @@ def _url(href: str) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Header and rows with full precision. A column that holds spreads becomes its mean, std and n; one more column holds
-    its units, and one its links, where it has any. Missing values are empty."""
+    """Header and rows with full precision. A column that holds spreads becomes its mean, std and n; one more column
+    holds its units, and one its links, where it has any. Missing values are empty."""
     columns: list[list[str]] = []
     for i, name in enumerate(table.header):
         whole = [row[i] for row in table.rows]
