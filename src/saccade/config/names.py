@@ -73,6 +73,25 @@ def _margins(options: dict[str, Any]) -> str | None:
 
 _M1 = _number(1.0, "margin of positives: pairs farther apart than this are pulled together", least=0)
 _M2 = _number(3.0, "margin of negatives: pairs closer than this are pushed apart", least=0)
+_REDUCTION = _choice("sum", "sum, or mean over positives and over negatives", "sum", "mean")
+_OTHERS = Option(
+    "all",
+    "how many other images of the batch each anchor is held against, the next ones in order",
+    "all or a whole number of at least 1",
+    lambda x: x == "all" or (type(x) is int and x >= 1),
+)
+_SIDES = ("both", "context_detached", "targets_detached", "fixed_weight")
+_PREDICTING = "which sides carry gradient; fixed_weight: both, and the prediction weights stay at their random start"
+
+
+def _decay(default: float) -> Option:
+    return Option(
+        default,
+        "decay of the slow copy that follows the network",
+        "a number from 0 to below 1",
+        lambda x: isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x < 1,
+    )
+
 
 LOSSES: dict[str, Entry] = {
     "hinge": Entry(
@@ -81,12 +100,7 @@ LOSSES: dict[str, Entry] = {
         {
             "m1": _M1,
             "m2": _M2,
-            "negatives": Option(
-                "all",
-                "how many other images of the batch each anchor is held against, the next ones in order",
-                "all or a whole number of at least 1",
-                lambda x: x == "all" or (type(x) is int and x >= 1),
-            ),
+            "negatives": _OTHERS,
             "block": _flag(False, "no gradient through the remembered view A (the paper's gradient block)"),
             "reading": _choice(
                 "paper",
@@ -97,10 +111,81 @@ LOSSES: dict[str, Entry] = {
         },
         check=_margins,
     ),
+    "simclr": Entry(
+        "SimCLR's NT-Xent on cosines (Eq. 1)",
+        "saccade.losses.simclr.SimCLR",
+        {
+            "temperature": _number(0.1, "of the softmax over cosines", above=0),
+            "reduction": _choice("sum", "sum over both lists as in Eq. 1, or mean", "sum", "mean"),
+        },
+    ),
+    "clapp": Entry(
+        "CLAPP on whole-image views: one feature map predicts the other",
+        "saccade.losses.clapp.CLAPP",
+        {"negatives": _OTHERS, "reduction": _REDUCTION, "gradient": _choice("both", _PREDICTING, *_SIDES)},
+        facts=frozenset({"no-head"}),
+    ),
+    "clapp-patches": Entry(
+        "CLAPP on patches: a patch predicts those below it",
+        "saccade.losses.clapp_patches.CLAPPPatches",
+        {
+            "reading": _choice("original", "of Illing et al. 2021, or of the paper's authors", "original", "authors"),
+            "steps": _whole(5, "prediction weights: rows ahead, or context rows in the authors' reading", least=1),
+            "negatives": _whole(16, "negatives a positive", least=1),
+            "place": _choice(
+                "any", "negatives: any patch of the batch, or the positive's place in another image", "any", "same"
+            ),
+            "coin": _flag(False, "each image learns from its positives or its negatives, by a coin at each step"),
+            "gradient": _choice("both", f"{_PREDICTING}; split: two, one for each side", *_SIDES, "split"),
+        },
+        facts=frozenset({"no-head", "patches"}),
+    ),
+    "hinge-patches": Entry(
+        "contrastive hinge (Eq. 2) on patches, positives below the anchor",
+        "saccade.losses.hinge_patches.HingePatches",
+        {
+            "m1": _M1,
+            "m2": _M2,
+            "negatives": _whole(1, "random patches of the batch that each positive pair is held against", least=1),
+            "block": _flag(False, "no gradient through the anchor"),
+        },
+        facts=frozenset({"patches"}),
+        check=_margins,
+    ),
     "cross-entropy": Entry(
         "softmax cross-entropy on labels, for the supervised baseline",
         "saccade.losses.supervised.CrossEntropy",
         facts=frozenset({"labels"}),
+    ),
+    "supervised-hinge": Entry(
+        "hinge on labels, an output unit a class (Amit 2019)",
+        "saccade.losses.supervised.SupervisedHinge",
+        {"mu": _number(0.1, "weight of each class that is not the image's", least=0)},
+        facts=frozenset({"labels"}),
+    ),
+    "byol": Entry(
+        "BYOL: predict a slow copy's embedding (needs lightly)",
+        "saccade.losses.baselines.BYOL",
+        {"momentum": _decay(0.996), "hidden": _whole(4096, "width of the predictor's hidden layer", least=1)},
+    ),
+    "simsiam": Entry(
+        "SimSiam: predict the other view, no gradient through it (needs lightly)",
+        "saccade.losses.baselines.SimSiam",
+        {"hidden": _whole(512, "width of the predictor's hidden layer", least=1)},
+    ),
+    "moco": Entry(
+        "MoCo: a slow copy and a queue of negatives (needs lightly)",
+        "saccade.losses.baselines.MoCo",
+        {
+            "momentum": _decay(0.999),
+            "temperature": _number(0.07, "of the softmax over cosines", above=0),
+            "queue": _whole(4096, "embeddings in the queue", least=1),
+        },
+    ),
+    "barlow-twins": Entry(
+        "Barlow Twins: decorrelate the embedding (needs lightly)",
+        "saccade.losses.baselines.BarlowTwins",
+        {"redundancy": _number(0.005, "weight of correlations off the diagonal", least=0)},
     ),
 }
 

@@ -88,14 +88,15 @@ def check(config: TrainConfig) -> None:
     choose(config.schedule, SCHEDULES, "schedule")
     rule, rule_entry = choose(config.rule, RULES, "rule")
     optimizer, _ = choose(config.optimizer, OPTIMIZERS, "optimizer")
-    negatives = loss.options.get("negatives")
+    loss_facts = loss_entry.facts if loss_entry else frozenset()
+    rule_facts = rule_entry.facts if rule_entry else frozenset()
+    # Negatives are other pictures, save among patches, of which each picture has many.
+    negatives = None if "patches" in loss_facts else loss.options.get("negatives")
     if isinstance(negatives, int) and negatives >= config.batch + (loss.options.get("reading") == "authors"):
         raise InputError(
             f"The loss wants {negatives} negatives, and a batch of {config.batch} pictures has {config.batch - 1}; "
             "it takes fewer negatives or a larger batch."
         )
-    loss_facts = loss_entry.facts if loss_entry else frozenset()
-    rule_facts = rule_entry.facts if rule_entry else frozenset()
     if "needs-head" in rule_facts and "no-head" in loss_facts:
         raise InputError(
             f"The rule {rule.name} sends the head's error to every layer, and the loss {loss.name} has no head; "
@@ -136,6 +137,19 @@ def from_dict(values: dict[str, Any], source: str) -> TrainConfig:
 
 def _inner(kind: Any) -> type:
     return next(t for t in kind.__args__ if t is not type(None))
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that ship with the package, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}
+
+
+def recipe(name: str | Path) -> TrainConfig:
+    """The recipe of that name, or in that file. Raises InputError where there is none."""
+    path = recipes().get(str(name), Path(name))
+    if not path.is_file():
+        raise InputError(f"There is no recipe {str(name)!r}; it takes a YAML file or one of {', '.join(recipes())}.")
+    return read_recipe(path)
 
 
 def read_recipe(path: Path) -> TrainConfig:

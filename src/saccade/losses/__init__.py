@@ -1,4 +1,7 @@
-"""Losses: what is wrong with two views' embeddings. Any callable `loss(z_a, z_b)` is one; a module may declare what it needs."""
+"""Losses: what is wrong with two views' embeddings.
+
+Any callable `loss(z_a, z_b)` is one; a module may declare what it needs.
+"""
 
 import inspect
 from dataclasses import dataclass
@@ -22,6 +25,10 @@ class Needs:
     momentum: None, or the decay of a slowly following copy of the network; the loss is then called as
         loss(z_a, z_b, slow_a, slow_b).
     reduction: "sum" or "mean" over images; a target's step refers to the gradient of one image's loss.
+
+    Two methods are called where a loss has them: `sized(shape)`, once, with the shape of one image's (or patch's)
+    embedding, or feature map without a head, to make parameters that depend on it, from torch's global generator, which
+    is seeded; and `draw(seed, step)` before each evaluation, to key what the loss draws.
     """
 
     layout: str = "pair"
@@ -49,7 +56,7 @@ class _Called(nn.Module):
 
 
 def make(text: str) -> nn.Module:
-    """The loss that `text` names: `hinge(negatives=5)`, or a dotted path such as `lightly.loss.BarlowTwinsLoss(lambda_param=0.01)`.
+    """The loss that `text` names: `hinge(negatives=5)`, or `lightly.loss.BarlowTwinsLoss(lambda_param=0.01)`.
 
     Raises InputError for an unknown name or option.
     """
@@ -58,6 +65,8 @@ def make(text: str) -> nn.Module:
     if inspect.isclass(found):
         try:
             found = found(**call.options)
+        except InputError:
+            raise
         except (TypeError, ValueError) as error:
             raise InputError(f"The loss {text!r} cannot be made: {error}.") from None
     if isinstance(found, nn.Module):

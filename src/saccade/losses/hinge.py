@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from .common import check_negatives, following, full
+
 
 def contrastive_hinge(
     z_a: Tensor, z_b: Tensor, *, m1: float = 1.0, m2: float = 3.0, negatives: int | str = "all", reading: str = "paper"
@@ -16,28 +18,27 @@ def contrastive_hinge(
         reading: "paper", or "authors": their public code takes offsets 1..T-1 without wrapping around, at weight 1/T.
 
     Returns a scalar, a sum and not a mean. `torch.cdist` never makes the (batch, batch, width) tensor, and T negatives
-    cost T rows. Subgradients at a tie are 0.
+    cost T rows. Subgradients at a tie are 0. Raises InputError for more negatives than the batch has.
 
     >>> z_a, z_b = torch.tensor([[0.0], [4.0]]), torch.tensor([[2.0], [5.0]])
     >>> float(contrastive_hinge(z_a, z_b))  # positives: [2 - 1]+ + [1 - 1]+; negatives: [3 - 5]+ + [3 - 2]+
     2.0
     """
-    n = len(z_a)
+    n, z_a, z_b = len(z_a), full(z_a), full(z_b)
+    check_negatives(negatives, n, n if reading == "authors" else None)
     if negatives == "all":
         distances = torch.cdist(z_a, z_b, p=1)
-        others = 1 - torch.eye(n, dtype=distances.dtype, device=distances.device)
         positives = distances.diagonal()
-        weighted = ((m2 - distances).relu() * others).sum()
+        weights = 1 - torch.eye(n, dtype=z_a.dtype, device=z_a.device)
     else:
+        count = int(negatives) - (reading == "authors")
         positives = (z_a - z_b).abs().sum(1)
-        weighted = z_a.new_zeros(())
-        if reading == "paper":
-            for offset in range(1, int(negatives) + 1):
-                weighted = weighted + (m2 - (z_a - z_b.roll(-offset, 0)).abs().sum(1)).relu().sum()
-        else:
-            for offset in range(1, int(negatives)):
-                weighted = weighted + (m2 - (z_a[:-offset] - z_b[offset:]).abs().sum(1)).relu().sum() / int(negatives)
-    return (positives - m1).relu().sum() + weighted
+        distances = (z_a[:, :, None] - following(z_b, count)).abs().sum(1) if count else z_a.new_zeros(n, 0)
+        weights = torch.ones_like(distances)
+        if reading == "authors":
+            places = torch.arange(n, device=z_a.device)[:, None] + torch.arange(1, count + 1, device=z_a.device)
+            weights = (places < n).to(z_a.dtype) / int(negatives)
+    return (positives - m1).relu().sum() + ((m2 - distances).relu() * weights).sum()
 
 
 class ContrastiveHinge(nn.Module):

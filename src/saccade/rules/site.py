@@ -2,10 +2,12 @@
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .. import draws
 from ..losses import needs
 
 
@@ -72,6 +74,7 @@ class Site(nn.Module):
     def evaluate(self, embeddings: list[Tensor], batch: Batch) -> Tensor:
         """The loss of the parts' embeddings, in at least float32; leaves its value and the embeddings in `batch`."""
         z = [e if e.dtype == torch.float64 else e.float() for e in embeddings]
+        arguments: tuple[Tensor | None, ...]
         if self.needs.layout == "single":
             arguments = (z[0], batch.labels)
         elif self.needs.layout == "patches":
@@ -83,6 +86,9 @@ class Site(nn.Module):
                 with torch.no_grad():
                     arguments += tuple(self.slow(batch.inputs).to(z[0].dtype).chunk(2))
         batch.views = tuple(a.detach() for a in arguments if isinstance(a, Tensor) and a.is_floating_point())
+        draw: Any = getattr(self.loss, "draw", None)
+        if draw is not None:
+            draw(draws.key(batch.seed, "loss", self.index), batch.step)
         with torch.autocast(z[0].device.type, enabled=False):
             loss = self.loss(*arguments)
         batch.loss = loss.detach()

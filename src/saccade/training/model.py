@@ -156,19 +156,21 @@ def _sites(
     config: TrainConfig, encoder: nn.Sequential, schedule: Any, shape: tuple[int, ...], images: ImageSet
 ) -> list[Site]:
     shapes = networks.shapes(encoder, shape)
+    wants = needs(make_loss(config.loss))
     sites = []
     for index, group in enumerate(schedule.groups(len(encoder))):
+        head: nn.Module | None = None
+        embedding = shapes[group.stop]
+        if wants.head:
+            classes = images.class_count if wants.labels else None
+            head = networks.head(head_of(config), embedding, classes, config.seed, index, bias=classes is not None)
+            embedding = networks.output_shape(head, embedding)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draws.key(config.seed, "loss", index))
-            loss = make_loss(config.loss)
-        head: nn.Module | None = None
-        if needs(loss).head:
-            classes = images.class_count if needs(loss).labels else None
-            head = networks.head(
-                head_of(config), shapes[group.stop], classes, config.seed, index, bias=classes is not None
-            )
-        layers = nn.Sequential(*(encoder[k] for k in group))
-        sites.append(Site(index, layers, head, loss))
+            loss: Any = make_loss(config.loss)
+            if hasattr(loss, "sized"):
+                loss.sized(embedding)
+        sites.append(Site(index, nn.Sequential(*(encoder[k] for k in group)), head, loss))
     return sites
 
 

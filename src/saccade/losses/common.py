@@ -1,0 +1,66 @@
+"""What several losses share: full precision, the next images of the batch, draws that belong to a step."""
+
+import torch
+from torch import Tensor, nn
+
+from .. import draws
+from ..errors import InputError
+
+
+def full(x: Tensor) -> Tensor:
+    """`x` in at least float32: sums of distances lose too much in half precision."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def check_negatives(negatives: int | str, batch: int, most: int | None = None) -> None:
+    """Raise InputError unless `negatives` is "all" or between 1 and the others of the batch (or `most`)."""
+    most = batch - 1 if most is None else most
+    if negatives != "all" and not (type(negatives) is int and 1 <= negatives <= most):
+        raise InputError(
+            f"The loss wants negatives={negatives}, and a batch of {batch} images takes all or 1 to {most}."
+        )
+
+
+def following(z: Tensor, count: int) -> Tensor:
+    """The `count` rows after each row, wrapping around: (batch, width) gives (batch, width, count).
+
+    >>> following(torch.tensor([[0], [1], [2]]), 2).squeeze(1).tolist()
+    [[1, 2], [2, 0], [0, 1]]
+    """
+    return torch.cat([z[1:], z[:count]]).unfold(0, count, 1)
+
+
+def check_grid(rows: int, columns: int, batch: int) -> None:
+    """Raise InputError for a grid of patches that holds no positive pair, two rows apart, or a batch of one image."""
+    if rows < 3 or batch < 2:
+        raise InputError(
+            f"The loss got {batch} images cut into {rows}x{columns} patches; it takes at least 2 images and 3 rows, "
+            "which larger views have (size=64 gives 7x7)."
+        )
+
+
+def check_sized(loss: nn.Module, part: str) -> None:
+    """Raise InputError unless `sized` has made the loss's `part`."""
+    if not hasattr(loss, part):
+        raise InputError(
+            f"The loss {type(loss).__name__} has no weights yet; call its sized(shape) with the shape of one image's "
+            "features or embedding."
+        )
+
+
+class Drawing(nn.Module):
+    """A loss that draws its negatives.
+
+    A site calls `draw` before each evaluation, so that one step's draws are the same whenever it is looked at; without
+    such a call they come from torch's global generator.
+    """
+
+    _key: tuple[int, int] | None = None
+
+    def draw(self, seed: int, step: int) -> None:
+        """Key the draws of the calls that follow."""
+        self._key = (seed, step)
+
+    def generator(self) -> torch.Generator | None:
+        """The generator of one call's draws, on the processor."""
+        return None if self._key is None else draws.generator(self._key[0], "negatives", self._key[1])
