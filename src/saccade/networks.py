@@ -1,15 +1,17 @@
 """Encoders as plain chains of layers, heads, and the networks of the paper.
 
-An encoder is an `nn.Sequential` whose children are layers; a layer is an `nn.Sequential` whose children carry names that
-say what they are: `flatten`, `linear` (a convolution, a locally connected or a fully connected map), `activation`, `pool`.
-Rules, diagnostics and the audit read nothing but this.
+An encoder is an `nn.Sequential` whose children are layers; a layer is an `nn.Sequential` whose children carry names
+that say what they are: `flatten`, `linear` (a convolution, a locally connected or a fully connected map), `activation`,
+`pool`. Rules, diagnostics and the audit read nothing but this.
 """
 
+import copy
 import importlib
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +43,11 @@ class LocallyConnected2d(nn.Module):
         self.in_channels, self.out_channels, self.in_size = in_channels, out_channels, in_size
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.out_size = tuple((s + 2 * padding - kernel) // stride + 1 for s in in_size)
+        if padding < 0 or min(self.out_size) < 1:
+            raise InputError(
+                f"A locally connected map with kernel {kernel} and padding {padding} has no positions on features of "
+                f"{in_size[0]}x{in_size[1]}; it takes a smaller kernel or larger images."
+            )
         fan_in = in_channels * kernel * kernel
         self.weight = nn.Parameter(torch.empty(math.prod(self.out_size), out_channels, fan_in))
         nn.init.uniform_(self.weight, -(fan_in**-0.5), fan_in**-0.5)
@@ -72,11 +79,11 @@ def build(
 ) -> nn.Sequential:
     """An encoder for images of `shape` (channels, height, width), with PyTorch's default initialization.
 
-    `spec` is a name of `config.names.NETWORKS`, a dotted path to an `nn.Sequential` (or a callable that returns one), or
-    layers separated by `|`, each a list of `convN`, `localN`, `linearN` (N outputs), `flatten`, activations and
+    `spec` is a name of `config.names.NETWORKS`, a dotted path to an `nn.Sequential` (or a callable that returns one),
+    or layers separated by `|`, each a list of `convN`, `localN`, `linearN` (N outputs), `flatten`, activations and
     `maxpoolK`, `avgpoolK` (K = 2 if left out), in order: `conv32 hardtanh | conv32 maxpool`. Convolutions are 3x3 with
-    padding 1 and no bias, as the paper's; `conv32(kernel=5, stride=2, padding=2, bias=true)` changes that.
-    The seed fixes the initial weights layer by layer: layer k draws the same numbers whatever stands beside it.
+    padding 1 and no bias, as the paper's; `conv32(kernel=5, stride=2, padding=2, bias=true)` changes that. The seed
+    fixes the initial weights layer by layer: layer k draws the same numbers whatever stands beside it.
 
     >>> [tuple(p.shape) for p in build("cifar", (3, 32, 32)).parameters()][-1]
     (512, 64, 3, 3)
@@ -103,7 +110,9 @@ def head(spec: str, shape: tuple[int, ...], outputs: int | None, seed: int, site
     `outputs` replaces the width of its linear map (a supervised head has one output a class).
     """
     if outputs is not None:
-        spec = re.sub(r"linear\d+", f"linear{outputs}", spec)
+        spec, widths = re.subn(r"linear\d+", f"linear{outputs}", spec)
+        if widths != 1:
+            raise InputError(f"The head {spec!r} has {widths} linear maps; for {outputs} classes it takes one.")
     if "|" in spec:
         raise InputError(f"The head {spec!r} has several layers; it takes one, such as 'flatten linear64'.")
     return build(spec, shape, seed, what="head", first=site, bias=bias)[0]  # type: ignore[return-value]
@@ -125,11 +134,11 @@ def _layer(calls: list[Call], shape: tuple[int, ...], what: str, bias: bool) -> 
 
 
 def _part(kind: str, number: int, call: Call, shape: tuple[int, ...], what: str, bias: bool) -> tuple[str, nn.Module]:
-    if kind == "flatten":
+    if str(call) == "flatten":
         return "flatten", nn.Flatten()
-    if kind in ACTIVATIONS:
+    if str(call) in ACTIVATIONS:
         return "activation", getattr(nn, ACTIVATIONS[kind])()
-    if kind in ("maxpool", "avgpool"):
+    if kind in ("maxpool", "avgpool") and str(call) in (kind, f"{kind}{number}") and str(call) != f"{kind}0":
         return "pool", (nn.MaxPool2d if kind == "maxpool" else nn.AvgPool2d)(number or 2)
     if kind in ("conv", "local", "linear") and number > 0 and not call.args:
         if kind == "linear":
@@ -167,21 +176,33 @@ def _options(call: Call, defaults: dict, what: str) -> dict:
     return defaults | call.options
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """A module in evaluation mode for a while; each part then returns to the mode it was in."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
 def output_shape(module: nn.Module, shape: tuple[int, ...], what: str = "network") -> tuple[int, ...]:
-    """The shape of one image's features after `module`, given their shape before it. Raises InputError where they don't fit."""
+    """The shape of one image's features after `module`, given their shape before it.
+
+    Raises InputError where they don't fit.
+    """
     parameter = next(module.parameters(), None)
     dtype, device = (
         (parameter.dtype, parameter.device) if parameter is not None else (torch.float32, torch.device("cpu"))
     )
-    training = module.training
     try:
-        with torch.no_grad():
-            output = module.eval()(torch.zeros(1, *shape, dtype=dtype, device=device))
+        with torch.no_grad(), evaluating(module):
+            output = module(torch.zeros(1, *shape, dtype=dtype, device=device))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"The {what} does not fit features of shape {tuple(shape)}: {reason}") from None
-    finally:
-        module.train(training)
     if not isinstance(output, Tensor) or 0 in output.shape:
         raise InputError(f"The {what} leaves nothing of features of shape {tuple(shape)}; it takes larger images.")
     return tuple(output.shape[1:])
@@ -200,48 +221,55 @@ def shapes(encoder: Iterable[nn.Module], shape: tuple[int, ...]) -> list[tuple[i
 
 
 def layers_of(module: nn.Sequential) -> nn.Sequential:
-    """A user's chain as layers: each child with weights opens one, the parts without weights that follow it join it.
+    """A user's chain as layers: each child with a map opens one, and the parts that follow it join it.
 
-    `nn.Sequential(conv, relu, pool, conv)` becomes two layers; a flatten or a dropout before a map goes with that map.
+    A part has a map where one of its parameters has two dimensions or more; normalizations have none. A flatten before
+    a map goes with that map.
+
+    >>> chain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
+    >>> [[name for name, _ in layer.named_children()] for layer in layers_of(chain)]
+    [['linear', 'batchnorm2d', 'activation'], ['flatten', 'linear']]
     """
     if all(isinstance(child, Layer) for child in module):
         return module
     groups: list[list[nn.Module]] = [[]]
-    has_weights = False
     for child in module:
-        opens = isinstance(child, nn.Flatten) or any(True for _ in child.parameters())
-        if opens and has_weights:
+        if any(map(_has_map, groups[-1])) and (_has_map(child) or isinstance(child, nn.Flatten)):
             groups.append([])
-            has_weights = False
         groups[-1].append(child)
-        has_weights = has_weights or any(True for _ in child.parameters())
-    if len(groups) > 1 and not has_weights:  # a trailing flatten belongs to the last layer
+    if len(groups) > 1 and not any(map(_has_map, groups[-1])):  # a flatten at the end belongs to the last layer
         groups[-2] += groups.pop()
     return nn.Sequential(*(Layer(OrderedDict(_named(group))) for group in groups))
+
+
+def _has_map(part: nn.Module) -> bool:
+    return any(p.ndim > 1 for p in part.parameters())
 
 
 def _named(parts: list[nn.Module]) -> list[tuple[str, nn.Module]]:
     names: list[str] = []
     for part in parts:
-        name = "activation" if _is_activation(part) else "pool" if "Pool" in type(part).__name__ else "other"
-        name = "flatten" if isinstance(part, nn.Flatten) else name
-        name = "linear" if any(True for _ in part.parameters(recurse=False)) else name
+        kind = type(part)
+        name = "pool" if "Pool" in kind.__name__ else kind.__name__.lower()
+        name = "activation" if kind.__module__ == nn.ReLU.__module__ else name
+        name = "linear" if _has_map(part) else name
         names.append(name if name not in names else f"{name}{len(names)}")
     return list(zip(names, parts, strict=True))
-
-
-def _is_activation(part: nn.Module) -> bool:
-    return type(part).__module__ == nn.ReLU.__module__
 
 
 def _imported(path: str, shape: tuple[int, ...], seed: int, what: str) -> nn.Sequential:
     found = imported(path, what)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draws.key(seed, what, 0))
-        module = found() if not isinstance(found, nn.Module) else found
-    if not isinstance(module, nn.Sequential):
+        try:
+            # A module at the path stays as it is there: what trains is a copy.
+            module = copy.deepcopy(found) if isinstance(found, nn.Module) else found()
+        except TypeError as error:
+            raise InputError(f"The {what} {path!r} cannot be made without arguments: {error}.") from None
+    if not isinstance(module, nn.Sequential) or not _has_map(module):
         raise InputError(
-            f"The {what} {path!r} is a {type(module).__name__}; it takes an nn.Sequential, or a callable that makes one."
+            f"The {what} {path!r} is a {type(module).__name__}; "
+            "it takes an nn.Sequential with weights, or a callable that makes one."
         )
     module = layers_of(module)
     shapes(module, shape)

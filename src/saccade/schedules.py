@@ -43,8 +43,8 @@ class Greedy:
 class Randomized(Greedy):
     """RLL: at each batch one site, drawn uniformly; sites x steps in total, as the paper's 5 x 400 epochs.
 
-    >>> [Randomized().sites(0, step, 5, 400) for step in range(4)] == [Randomized().sites(0, step, 5, 400) for step in range(4)]
-    True
+    >>> [Randomized().sites(0, step, 5, 400) for step in range(6)]
+    [(1,), (0,), (4,), (0,), (3,), (1,)]
     """
 
     def sites(self, seed: int, step: int, sites: int, steps: int) -> tuple[int, ...]:

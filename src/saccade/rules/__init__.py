@@ -1,4 +1,4 @@
-"""Rules: how an error reaches a weight. `convert` gives a feedback rule to any `torch.nn.Module`."""
+"""Rules: how an error reaches a weight. `convert` gives one to any `torch.nn.Module`."""
 
 from typing import Any
 
@@ -7,8 +7,10 @@ from torch import nn
 from .. import draws
 from ..config.names import RULES, choose
 from ..errors import InputError
-from ..networks import imported
+from ..networks import imported, layers_of
+from .dtp import DifferenceTargetPropagation
 from .feedback import DirectFeedback, RandomFeedback, maps_of, plain
+from .gradient import Backpropagation
 from .site import Batch, Site
 
 __all__ = ["Batch", "Site", "convert", "make", "plain"]
@@ -23,34 +25,75 @@ def make(text: str) -> Any:
         raise InputError(f"The rule {text!r} cannot be made: {error}.") from None
 
 
-def convert(module: nn.Module, rule: str, *, seed: int = 0, example: tuple[int, ...] | None = None) -> nn.Module:
-    """Make a user's module learn by a feedback rule, in place: train it with its usual loss and `backward()`.
+def convert(
+    module: nn.Module,
+    rule: Any,
+    *,
+    seed: int = 0,
+    example: tuple[int, ...] | None = None,
+    loss: nn.Module | None = None,
+) -> nn.Module:
+    """Make a user's module learn by a rule: `rule` is a text such as `rf`, or what `make` made of one.
 
-    Every convolution, linear and locally connected map keeps its weights and their names and gains a `feedback` parameter
-    of its own draw. Under `urf` an optimizer over `module.parameters()` made after the call moves feedback along with the
-    weights; `kolen-pollack` is the same under weight decay. `dfa` needs `example`, the shape of one input, and a module
-    with one output tensor. `bp` undoes a conversion.
+    **Feedback rules and bp**: in place; train the module with its usual loss and `backward()`. Every convolution,
+    linear and locally connected map keeps its weights and their names and gains a `feedback` parameter of its own draw.
+    Under `urf` an optimizer over `module.parameters()` made after the call moves feedback along with the weights;
+    `kolen-pollack` is the same under weight decay. `dfa` needs `example`, the shape of one input, and a module with one
+    output tensor. `bp` undoes a conversion.
 
     >>> import torch
     >>> net = convert(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), "rf")
     >>> sorted(name for name, _ in net.named_parameters() if "feedback" in name)
     ['0.feedback', '2.feedback']
 
-    Raises InputError for a part whose error would still run down through its forward weights, and for `dtp`, whose phases
-    need the chain of layers that `saccade.train` builds.
+    **dtp**: a chain, an `nn.Sequential` whose layers have one map each and whose last layer is the head. A step has
+    phases, each with parameters and an optimizer of its own, so what comes back is a `Site`: the same modules,
+    inverses, and `loss`, a module of `saccade.losses` or anything called as loss(z_a, z_b). `example` is needed too.
+
+    >>> from saccade.losses.hinge import ContrastiveHinge
+    >>> chain = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2))
+    >>> dtp = make("dtp(eta=0.1)")
+    >>> site = convert(chain, dtp, example=(4,), loss=ContrastiveHinge())
+    >>> optimizers = {
+    ...     name: torch.optim.Adam([p for _, p in group], lr=dtp.rates.get(name, 1e-4))
+    ...     for name, group in dtp.groups(site).items()
+    ... }
+    >>> for group in dtp.phases(site, Batch(torch.randn(10, 4))):  # five pictures' views A, then their views B
+    ...     optimizers[group].step()
+    ...     optimizers[group].zero_grad()
+
+    Raises InputError for a part whose error would still run down through its forward weights, and for what is no chain.
     """
-    made = make(rule)
-    maps = maps_of(plain(module))
+    made = make(rule) if isinstance(rule, str) else rule
+    key = draws.key(seed, "feedback", 0)
+    if isinstance(made, DifferenceTargetPropagation):
+        return _with_targets(module, made, seed, example, loss)
     if isinstance(made, DirectFeedback):
         if example is None:
             raise InputError(
                 "convert to dfa needs example, the shape of one input such as (3, 32, 32), to size its feedback."
             )
-        made.convert(module, maps[1:], example, draws.key(seed, "feedback", 0))
+        made.convert(module, maps_of(plain(module)), example, key)
     elif isinstance(made, RandomFeedback):
-        made.convert(maps, draws.key(seed, "feedback", 0))
-    elif rule != "bp":
-        raise InputError(
-            f"convert takes feedback rules (rf, urf, kolen-pollack, sign-symmetry, dfa) or bp, not {rule!r}."
-        )
+        made.convert(maps_of(plain(module)), key)
+    elif type(made) is Backpropagation:
+        plain(module)
+    else:
+        raise InputError(f"convert takes one of {', '.join(RULES)}, not {rule!r}.")
     return module
+
+
+def _with_targets(
+    module: nn.Module, rule: DifferenceTargetPropagation, seed: int, example: tuple[int, ...] | None, loss: Any
+) -> Site:
+    if not isinstance(module, nn.Sequential):
+        raise InputError(f"convert to dtp takes a chain, an nn.Sequential of layers, not a {type(module).__name__}.")
+    if example is None or loss is None:
+        raise InputError("convert to dtp needs example, the shape of one input such as (3, 32, 32), and loss.")
+    plain(module)
+    *layers, head = layers_of(module)
+    if not layers:
+        raise InputError("convert to dtp takes a chain of two layers or more, the last of which is the head.")
+    site = Site(0, nn.Sequential(*layers), head, loss)
+    rule.prepare(site, example, seed)
+    return site

@@ -6,11 +6,13 @@ Layer L is the head. A step, for layers f_1..f_{L-1} and learned inverses g_2..g
     targets   x^_{L-1} = x_{L-1} - eta dL/dx_{L-1};  x^_{l-1} = x_{l-1} + [g_l(x^_l) - g_l(x_l)]
     layers    f_l descends |f_l(x_{l-1}) - x^_l|^2 with x_{l-1} held fixed; the head descends the loss L itself
 
-No error passes from one layer to another but as a target. The first target still goes down through the head's own weights;
-`head="random"` sends it through a random matrix instead.
+No error passes from one layer to another but as a target. The first target still goes down through the head's own
+weights; `head="random"` sends it through a random matrix instead.
 """
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,33 +27,28 @@ from .site import Batch, Site
 
 
 class Inverse(nn.Module):
-    """Features above a layer to features below it, affine, without activation.
+    """Features above a layer to features below it, a linear map without activation, of the layer's own kind.
 
-    Transposed convolution, strided where the layer pools or strides (that is where it learns to unpool), for a
-    convolution; fully connected for a fully connected layer; for a locally connected one, its input repeated to size and a
+    Transposed convolution for a convolution, strided where the layer pools or strides (that is where it learns to
+    unpool); fully connected for a fully connected layer; for a locally connected one, its input repeated to size and a
     locally connected map. Shapes are of one image's features, (channels, height, width) or (features,).
     """
 
     def __init__(self, layer: nn.Module, below: tuple[int, ...], above: tuple[int, ...]):
         super().__init__()
         self.below = below
-        map = maps_of(layer)[0]
+        map: Any = maps_of(layer)[0]
         self.map: nn.Module
         if len(above) == 1 or len(below) == 1:
-            self.map = nn.Linear(torch.Size(above).numel(), torch.Size(below).numel())
+            self.map = nn.Linear(math.prod(above), math.prod(below))
         elif isinstance(map, LocallyConnected2d):
             self.map = LocallyConnected2d(above[0], below[0], (below[1], below[2]), kernel=3, padding=1)
         else:
-            kernel: tuple[int, int] = map.kernel_size  # type: ignore[assignment]
-            padding = tuple((k - 1) // 2 for k in kernel)
-            stride = tuple(-(-b // a) for b, a in zip(below[1:], above[1:], strict=True))
-            kernel = tuple(max(k, s) for k, s in zip(kernel, stride, strict=True))  # type: ignore[assignment]
-            base = [(a - 1) * s - 2 * p + k for a, s, p, k in zip(above[1:], stride, padding, kernel, strict=True)]
-            extra = tuple(b - o for b, o in zip(below[1:], base, strict=True))
-            if any(not 0 <= e < s for e, s in zip(extra, stride, strict=True)):  # odd sizes that no stride undoes
-                self.map = nn.Sequential(nn.Upsample(below[1:]), nn.Conv2d(above[0], below[0], 3, padding=1))
-            else:
-                self.map = nn.ConvTranspose2d(above[0], below[0], kernel, stride, padding, extra)
+            geometry = [
+                _transposed_geometry(*sizes) for sizes in zip(map.kernel_size, below[1:], above[1:], strict=True)
+            ]
+            transposed = getattr(nn, f"ConvTranspose{len(geometry)}d")
+            self.map = transposed(above[0], below[0], *zip(*geometry, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(self.map, nn.Linear):
@@ -61,12 +58,30 @@ class Inverse(nn.Module):
         return self.map(x)
 
 
+def _transposed_geometry(kernel: int, below: int, above: int) -> tuple[int, int, int, int]:
+    """Kernel, stride, padding and output padding of a transposed convolution from `above` pixels to `below` pixels.
+
+    The stride is the layer's own, rounded where the sizes are odd (7 pooled to 3: stride 2); the kernel is the layer's,
+    or as wide as it takes to reach every pixel.
+    """
+    stride = max(1, round(below / above))
+    kernel = max(kernel, stride, below - (above - 1) * stride)
+    excess = (above - 1) * stride + kernel - below
+    if stride == 1 and excess % 2:
+        kernel, excess = kernel + 1, excess + 1
+    padding = -(-excess // 2)
+    return kernel, stride, padding, 2 * padding - excess
+
+
 class DifferenceTargetPropagation(Backpropagation):
     """The rule above.
 
     Args:
         noise: of the inverses' inputs, in standard deviations of the layer's activity over the batch.
-        eta: size of the first target's step, in units of the gradient of one image's loss.
+        eta: size of the first target's step, in units of the gradient of one image's loss: of a sum over images the
+            gradient
+            itself, of a mean the gradient times the number of images. An image's patches share its loss: the mean over
+            its grid, if the loss is a mean.
         order: "inverses" first (Lee et al. 2015), or "targets" first, from the inverses as they stood before the step
             (the authors' older code).
         steps: inverse steps a batch, each with noise of its own.
@@ -91,9 +106,13 @@ class DifferenceTargetPropagation(Backpropagation):
         for number, layer in enumerate(site.layers):
             if len(maps_of(layer)) != 1:
                 raise InputError(
-                    f"The rule dtp takes a chain of layers with one linear map each; layer {number + 1} of the site has "
-                    f"{len(maps_of(layer))}."
+                    "The rule dtp takes a chain of layers with one linear map each; "
+                    f"layer {number + 1} of the site has {len(maps_of(layer))}."
                 )
+        if self.head == "random" and site.head is None:
+            raise InputError(
+                "dtp(head=random) replaces the head's way down, and this loss has no head; it takes head=own."
+            )
         inverses = []
         for number, layer in enumerate(site.layers):
             above = output_shape(layer, shape)
@@ -104,7 +123,8 @@ class DifferenceTargetPropagation(Backpropagation):
             shape = above
         parameter = next(site.layers.parameters())
         site.inverses = nn.ModuleList(inverses).to(parameter.device, parameter.dtype)
-        if self.head == "random" and site.head is not None:
+        if self.head == "random":
+            assert site.head is not None
             RandomFeedback().convert(maps_of(site.head), draws.key(seed, "feedback", site.index))
 
     def groups(self, site: Site) -> dict[str, list[tuple[str, nn.Parameter]]]:
@@ -116,10 +136,10 @@ class DifferenceTargetPropagation(Backpropagation):
         return {name: group for name, group in groups.items() if group}
 
     def phases(self, site: Site, batch: Batch) -> Iterator[str]:
-        activities: list[
-            Tensor
-        ] = []  # x_0, x_1, ..., of the list that carries gradient, each cut off from the one below
-        outputs: list[Tensor] = []  # f_l(x_{l-1}), each with the graph of its own layer alone
+        # Of the list that carries gradient: x_0, x_1, ..., each cut off from the one below; and f_1(x_0), f_2(x_1),
+        # ..., each with the graph of its own layer alone.
+        activities: list[Tensor] = []
+        outputs: list[Tensor] = []
         features, embeddings = [], []
         for x, carries in site.parts(batch.inputs):
             with torch.set_grad_enabled(carries):
@@ -136,27 +156,24 @@ class DifferenceTargetPropagation(Backpropagation):
         batch.outputs = torch.cat([f.detach() for f in features])
         loss = site.evaluate(embeddings, batch)
         loss.backward()  # the head's gradient, and dL/dx_{L-1}; nothing passes below it
-        first = activities[-1]
-        assert first.grad is not None
-        images = len(batch.inputs) // (2 if site.needs.layout == "pair" else 1)
-        scale = self.eta * (images if site.needs.reduction == "mean" else 1)
-        shift = -scale * first.grad.float() if first.dtype != torch.float64 else -scale * first.grad
-        activities[-1] = first.detach()
+        gradient = activities[-1].grad
+        assert gradient is not None
+        gradient = gradient if gradient.dtype == torch.float64 else gradient.float()
+        shift = -self.eta * (_images(site, batch) if site.needs.reduction == "mean" else 1) * gradient
+        activities[-1] = activities[-1].detach()
 
         if self.order == "targets":
             self._fill_layers(site, activities, outputs, shift)
-            for step in range(self.steps if site.inverses else 0):
-                self._fill_inverses(site, activities, batch, step)
-                yield "inverses"
-        else:
-            for step in range(self.steps if site.inverses else 0):
-                self._fill_inverses(site, activities, batch, step)
-                yield "inverses"
+        for step in range(self.steps if site.inverses else 0):
+            self._fill_inverses(site, activities, batch, step)
+            yield "inverses"
+        if self.order == "inverses":
             self._fill_layers(site, activities, outputs, shift)
         yield "weights"
 
     def _fill_inverses(self, site: Site, activities: list[Tensor], batch: Batch, step: int) -> None:
         """Gradients of |g_l(f_l(x~)) - x~|^2, summed over features and images, for every inverse."""
+        torch.clear_autocast_cache()  # it would hand out the inverses as they were before their last step
         for number, inverse in enumerate(site.inverses, start=1):
             x = activities[number]
             g = draws.generator(batch.seed, "noise", site.index, batch.step, number, step, device=x.device)
@@ -170,7 +187,8 @@ class DifferenceTargetPropagation(Backpropagation):
     def _fill_layers(self, site: Site, activities: list[Tensor], outputs: list[Tensor], shift: Tensor) -> None:
         """Gradients of |f_l(x_{l-1}) - x^_l|^2 for every layer, from the top down; `shift` is x^_l - x_l.
 
-        The shift travels in place of the target, and in full precision: against the activity it is too small for bfloat16.
+        The shift travels in place of the target, and in full precision: against the activity it is too small for
+        bfloat16.
         """
         for number in reversed(range(len(outputs))):
             outputs[number].backward((-2 * shift).to(outputs[number].dtype))
@@ -186,9 +204,16 @@ class DifferenceTargetPropagation(Backpropagation):
             return with_target - without
 
 
+def _images(site: Site, batch: Batch) -> int:
+    """How many images a mean over the batch is taken over."""
+    each = {"pair": 2, "single": 1, "patches": math.prod(batch.grid or ())}
+    return len(batch.inputs) // each[site.needs.layout]
+
+
 def reconstruction_errors(site: Site, x: Tensor) -> list[float]:
     """|g_l(f_l(x_{l-1})) - x_{l-1}|^2 / |x_{l-1}|^2 for each inverse, for inputs x of the site, without noise."""
     errors = []
+    torch.clear_autocast_cache()
     with torch.no_grad():
         for number, layer in enumerate(site.layers):
             above = layer(x)

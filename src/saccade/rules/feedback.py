@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn import grad as transposes
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from .. import draws
 from ..errors import InputError
-from ..networks import LocallyConnected2d
+from ..networks import LocallyConnected2d, evaluating
 from .gradient import Backpropagation
 from .site import Site
 
@@ -28,6 +29,7 @@ _CONVOLUTIONS = {
     nn.Conv3d: transposes.conv3d_input,
 }
 MAPS = (nn.Linear, LocallyConnected2d, *_CONVOLUTIONS)
+_SAFE = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # nothing below, or weights of single units
 
 
 def _apply(map: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
@@ -36,15 +38,17 @@ def _apply(map: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight, map.bias)
     if isinstance(map, LocallyConnected2d):
         return map.apply_weight(x, weight)
-    return map._conv_forward(x, weight, map.bias)  # type: ignore[operator,union-attr]
+    return map._conv_forward(x, weight, map.bias)  # type: ignore[operator]
 
 
 def _transposed(map: Any, error: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
-    """The transpose of the linear map with `weight` (in the forward weight's shape), applied to an error of its output."""
+    """The transpose of the map with `weight` (in the forward weight's shape), applied to an error of its output."""
     if isinstance(map, nn.Linear):
         return error @ weight
     if isinstance(map, LocallyConnected2d):
         return map.input_gradient(error, weight)
+    if error.ndim < weight.ndim:  # one image without a batch, which convolutions take
+        return _transposed(map, error[None], weight, torch.Size((1, *shape)))[0]
     convolution = next(function for kind, function in _CONVOLUTIONS.items() if isinstance(map, kind))
     return convolution(shape, weight, error, map.stride, map.padding, map.dilation, map.groups)
 
@@ -56,7 +60,8 @@ class _Downward(torch.autograd.Function):
     def forward(ctx, y, x, feedback, map):
         ctx.save_for_backward(feedback)
         ctx.map, ctx.shape, ctx.dtype = map, x.shape, x.dtype
-        return y.view_as(y)
+        ctx.mark_dirty(y)  # a view of y would refuse the in-place activations that users put behind their maps
+        return y
 
     @staticmethod
     @once_differentiable
@@ -79,25 +84,37 @@ class _Share(torch.autograd.Function):
         return gradient, gradient.clone()
 
 
-class Feedback:
-    """What a converted map gains, by a change of class that leaves its parameters and their names alone."""
+class Converted:
+    """What a map gains by a change of class, which leaves its parameters and their names alone."""
 
-    feedback: nn.Parameter  # in the weight's shape; trains along with the weight where it requires a gradient (URF)
+    plain: type[nn.Module]  # what it was before
+    feedback: nn.Parameter
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        state = super().__reduce_ex__(protocol)[2:]  # the class itself has no name that pickle could import
+        return (_blank, (type(self).__bases__[0], self.plain), *state)
+
+
+class Feedback(Converted):
+    """`feedback` has the weight's shape, and trains along with the weight where it requires a gradient (URF)."""
+
     signs = False  # take the forward weight's signs (sign symmetry); `feedback` then holds magnitudes
 
     def forward(self: Any, x: Tensor) -> Tensor:
-        weight = _Share.apply(self.weight, self.feedback) if self.feedback.requires_grad else self.weight
-        y = _apply(self, x.detach(), weight)
+        trains = self.feedback.requires_grad and self.weight.requires_grad
+        y = _apply(self, x.detach(), _Share.apply(self.weight, self.feedback) if trains else self.weight)
         if not x.requires_grad:
             return y
         feedback = self.feedback.detach()
         return _Downward.apply(y, x, feedback * self.weight.detach().sign() if self.signs else feedback, self)
 
 
-class Direct:
-    """What a map gains under direct feedback: its input is a tap into which the top's error is sent (`_Broadcast`)."""
+class Direct(Converted):
+    """A map whose input is a tap into which the top's error is sent (`_Broadcast`).
 
-    feedback: nn.Parameter  # (outputs of the whole network, size of one image's input to this map)
+    `feedback` is (outputs of the whole network, size of one image's input to this map).
+    """
+
     tape: list
 
     def forward(self: Any, x: Tensor) -> Tensor:
@@ -107,14 +124,14 @@ class Direct:
 
 
 class _Broadcast(torch.autograd.Function):
-    """Identity on the network's output; its backward sends the output's error to every tap, each through its own weights."""
+    """Identity on the network's output; its backward sends the output's error to every tap, through its own weights."""
 
     @staticmethod
     def forward(ctx, z, count, *taps_and_feedbacks):
         taps, feedbacks = taps_and_feedbacks[:count], taps_and_feedbacks[count:]
         ctx.save_for_backward(*feedbacks)
         ctx.shapes = [(tap.shape, tap.dtype) for tap in taps]
-        return z.view_as(z)
+        return z.clone()
 
     @staticmethod
     @once_differentiable
@@ -127,10 +144,15 @@ class _Broadcast(torch.autograd.Function):
         return error, None, *sent, *([None] * len(sent))
 
 
-def _broadcast(root: nn.Module, args: tuple, output: Any) -> Any:
+def _rewind(root: Any, args: tuple) -> None:
+    """Forward pre-hook of a network under direct feedback: forget the taps of a pass that an error cut short."""
+    root.tape.clear()
+
+
+def _broadcast(root: Any, args: tuple, output: Any) -> Any:
     """Forward hook of a network under direct feedback; a site's output is (features, embedding)."""
-    taps, feedbacks = [tap for tap, _ in root.tape], [feedback for _, feedback in root.tape]  # type: ignore[union-attr]
-    root.tape.clear()  # type: ignore[union-attr,operator]
+    taps, feedbacks = [tap for tap, _ in root.tape], [feedback for _, feedback in root.tape]
+    root.tape.clear()
     if not taps:
         return output
     z = output[-1] if isinstance(output, tuple) else output
@@ -139,66 +161,86 @@ def _broadcast(root: nn.Module, args: tuple, output: Any) -> Any:
 
 
 @cache
-def _with(gain: type, kind: type) -> type:
+def _with(gain: Any, kind: Any) -> Any:
     return type(gain.__name__ + kind.__name__, (gain, kind), {"plain": kind})
 
 
-def maps_of(module: nn.Module) -> list[nn.Module]:
-    """The linear maps of a module, in its order. Raises InputError for a part whose error would run down by backpropagation."""
-    maps = []
+def _blank(gain: Any, kind: Any) -> Any:
+    made = _with(gain, kind)
+    return made.__new__(made)
+
+
+def maps_of(module: nn.Module) -> list[Any]:
+    """The linear maps of a module, in its order.
+
+    Raises InputError for a part whose error would run down by backpropagation.
+    """
+    maps: list[Any] = []
     for name, part in module.named_modules():
-        kind = next((kind for kind in MAPS if isinstance(part, kind)), None)
+        kind: Any = next((kind for kind in MAPS if isinstance(part, kind)), None)
+        label = f"The part {name or 'itself'} ({type(part).__name__})"
         if kind is not None:
-            if type(part).forward is not kind.forward or isinstance(getattr(part, "padding", 0), str):  # type: ignore[attr-defined]
-                raise InputError(
-                    f"The part {name or 'itself'} ({type(part).__name__}) is no plain {kind.__name__}; it takes plain ones."
-                )
-            if getattr(part, "padding_mode", "zeros") != "zeros":
-                raise InputError(f"The part {name} pads with {part.padding_mode!r}; it takes zeros.")  # type: ignore[union-attr]
+            if type(part).forward is not kind.forward or isinstance(part, LazyModuleMixin):
+                raise InputError(f"{label} computes something of its own; it takes a plain {kind.__name__}.")
+            padding, mode = getattr(part, "padding", 0), getattr(part, "padding_mode", "zeros")
+            if isinstance(padding, str) or mode != "zeros":
+                raise InputError(f"{label} has padding {padding!r} of {mode}; it takes a number, of zeros.")
             maps.append(part)
-        elif not isinstance(part, nn.Embedding) and any(p.ndim > 1 for p in part.parameters(recurse=False)):
+        elif not isinstance(part, _SAFE) and any(p.ndim > 1 for p in part.parameters(recurse=False)):
             raise InputError(
-                f"The part {name or 'itself'} ({type(part).__name__}) would pass its error down through its own weights; "
+                f"{label} would pass its error down through its own weights; "
                 f"it takes {', '.join(k.__name__ for k in MAPS)}."
             )
     return maps
 
 
+def maps_above(site: Site) -> list[Any]:
+    """The maps through which an error runs down inside a site: all but the lowest.
+
+    Where the lowest layer holds several maps, such as a residual block, their order says nothing, and all are in.
+    """
+    maps = maps_of(nn.ModuleList(site.stages()))
+    return maps[1:] if len(maps_of(site.layers[0])) == 1 else maps
+
+
 def plain(module: nn.Module) -> nn.Module:
     """Undo every conversion below `module`, in place: it trains by backpropagation again."""
     for part in module.modules():
-        if isinstance(part, Feedback | Direct):
-            del part.feedback  # type: ignore[union-attr]
-            part.__class__ = type(part).plain  # type: ignore[union-attr]
-        part._forward_hooks = type(part._forward_hooks)(
-            (k, hook) for k, hook in part._forward_hooks.items() if hook is not _broadcast
-        )
+        gained = []
+        if isinstance(part, Converted):
+            gained = ["feedback", "signs" if isinstance(part, Feedback) else "tape"]
+            part.__class__ = part.plain  # type: ignore[assignment]
+        for hooks in (part._forward_hooks, part._forward_pre_hooks):
+            for number in [k for k, hook in hooks.items() if hook in (_broadcast, _rewind)]:
+                del hooks[number]
+                gained.append("tape")
+        for name in set(gained):
+            delattr(part, name)
     return module
 
 
 class RandomFeedback(Backpropagation):
-    """A fixed random B in place of W^T (Eq. 10), drawn as W is: uniform within 1/sqrt(fan-in), from a seed of its own."""
+    """A fixed random B in place of W^T (Eq. 10), drawn as W is, uniform within 1/sqrt(fan-in), by a seed of its own."""
 
     trains = False
     signs = False
 
     def prepare(self, site: Site, shape: tuple[int, ...], seed: int) -> None:
-        # The lowest map of a site passes no error on, so it needs no feedback.
-        maps = maps_of(nn.ModuleList(site.stages()))
-        self.convert(maps[1:], draws.key(seed, "feedback", site.index))
+        self.convert(maps_above(site), draws.key(seed, "feedback", site.index))
 
-    def convert(self, maps: list[nn.Module], seed: int) -> None:
+    def convert(self, maps: list[Any], seed: int) -> None:
+        """Give each map feedback weights of its own draw; maps that share a weight share them, so URF follows it."""
+        given: dict[nn.Parameter, nn.Parameter] = {}
         for number, part in enumerate(maps):
-            self._give(part, draws.generator(seed, number))
-
-    def _give(self, part: Any, generator: torch.Generator) -> None:
-        weight = part.weight
-        fan_in = weight[0].numel() if not isinstance(part, LocallyConnected2d) else weight.shape[-1]
-        drawn = torch.rand(weight.shape, generator=generator, dtype=torch.float64)
-        drawn = self.shaped(drawn, fan_in**-0.5).to(weight.device, weight.dtype)
-        part.__class__ = _with(Feedback, type(part))
-        part.feedback = nn.Parameter(drawn, requires_grad=self.trains)
-        part.signs = self.signs
+            weight = part.weight
+            if weight not in given:
+                uniform = torch.rand(weight.shape, generator=draws.generator(seed, number), dtype=torch.float64)
+                fan_in = weight.shape[-1] if isinstance(part, LocallyConnected2d) else weight[0].numel()
+                drawn = torch.empty_like(weight).copy_(self.shaped(uniform, fan_in**-0.5))
+                given[weight] = nn.Parameter(drawn, requires_grad=self.trains)
+            kind: Any = type(part)
+            part.__class__ = _with(Feedback, kind)
+            part.feedback, part.signs = given[weight], self.signs
 
     def shaped(self, uniform: Tensor, bound: float) -> Tensor:
         """Feedback weights from uniform draws in [0, 1)."""
@@ -208,8 +250,8 @@ class RandomFeedback(Backpropagation):
 class UpdatedFeedback(RandomFeedback):
     """URF (Amit 2019): B starts at its own random values and receives W's increments.
 
-    B is handed W's gradient and an optimizer of the same kind, so B - W stays as it started. With weight decay on both it
-    dies away instead, which is the rule of Kolen and Pollack (1994; Akrout et al. 2019).
+    B is handed W's gradient and an optimizer of the same kind, so B - W stays as it started. With weight decay on both
+    it dies away instead, which is the rule of Kolen and Pollack (1994; Akrout et al. 2019).
     """
 
     trains = True
@@ -229,29 +271,39 @@ class SignSymmetry(RandomFeedback):
 
 
 class DirectFeedback(Backpropagation):
-    """DFA: each layer gets the output's error through a fixed random matrix of its own (Nokland 2016)."""
+    """DFA: each layer gets the output's error through a fixed random matrix of its own (Nokland 2016).
+
+    The error arrives at the input of a map; from there it runs through pools, activations and skip connections, which
+    have no weights, as ever.
+    """
 
     def prepare(self, site: Site, shape: tuple[int, ...], seed: int) -> None:
-        maps = maps_of(nn.ModuleList(site.stages()))[1:]
-        self.convert(site, maps, shape, draws.key(seed, "feedback", site.index))
+        self.convert(site, maps_above(site), shape, draws.key(seed, "feedback", site.index))
 
-    def convert(self, root: nn.Module, maps: list[nn.Module], shape: tuple[int, ...], seed: int) -> None:
+    def convert(self, root: nn.Module, maps: list[Any], shape: tuple[int, ...], seed: int) -> None:
         """Convert `maps` of `root`; `shape` is one example's, run through once to learn the sizes."""
         sizes: dict[nn.Module, int] = {}
         hooks = [m.register_forward_pre_hook(lambda m, args: sizes.__setitem__(m, args[0][0].numel())) for m in maps]
         parameter = next(root.parameters())
-        training = root.training
-        with torch.no_grad():
-            output = root.eval()(torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device))
-        root.train(training)
-        for hook in hooks:
-            hook.remove()
-        outputs = (output[-1] if isinstance(output, tuple) else output)[0].numel()
-        root.tape = []  # type: ignore[assignment]
+        try:
+            with torch.no_grad(), evaluating(root):
+                output = root(torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device))
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"The rule dfa cannot run an example of shape {tuple(shape)}: {reason}") from None
+        finally:
+            for hook in hooks:
+                hook.remove()
+        top = output[-1] if isinstance(output, tuple) else output
+        if not isinstance(top, Tensor) or len(sizes) < len(maps):
+            raise InputError("The rule dfa takes a module with one output tensor, to which all of its maps contribute.")
+        outputs, tape = top[0].numel(), []  # type: ignore[var-annotated]
+        root.tape = tape  # type: ignore[assignment]
+        root.register_forward_pre_hook(_rewind)
         root.register_forward_hook(_broadcast)
         for number, part in enumerate(maps):
-            drawn = torch.rand(outputs, sizes[part], generator=draws.generator(seed, number), dtype=torch.float32)
+            drawn = torch.rand(outputs, sizes[part], generator=draws.generator(seed, number))
             drawn = ((2 * drawn - 1) * outputs**-0.5).to(parameter.device, parameter.dtype)
-            part.__class__ = _with(Direct, type(part))
-            part.feedback = nn.Parameter(drawn, requires_grad=False)  # type: ignore[assignment]
-            part.tape = root.tape  # type: ignore[assignment]
+            kind: Any = type(part)
+            part.__class__ = _with(Direct, kind)
+            part.feedback, part.tape = nn.Parameter(drawn, requires_grad=False), tape

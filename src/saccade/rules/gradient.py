@@ -1,6 +1,7 @@
-"""Backpropagation, and the form that every rule with one phase shares: forward, loss, backward, one group of weights."""
+"""Backpropagation, and what every rule with one phase shares: forward, loss, backward, one group of weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from .site import Batch, Site
 class Backpropagation:
     """delta_l = sigma'(h_l) * W_{l+1}^T delta_{l+1}  (Eq. 9)."""
 
-    rates: dict[str, float] = {}  # learning rates of groups that have one of their own
+    rates: Mapping[str, float] = MappingProxyType({})  # learning rates of groups that have one of their own
 
     def prepare(self, site: Site, shape: tuple[int, ...], seed: int) -> None:
         """Add to `site` what the rule needs; `shape` is that of one image's features below the site."""
@@ -21,7 +22,7 @@ class Backpropagation:
         return {"weights": [(name, p) for name, p in site.named_parameters() if p.requires_grad]}
 
     def phases(self, site: Site, batch: Batch) -> Iterator[str]:
-        """Fill the gradients of one group after another and name it; the caller applies its optimizer before going on."""
+        """Fill the gradients of one group after another and name it; the caller applies its optimizer in between."""
         features: list[Tensor] = []
         embeddings: list[Tensor] = []
         for x, carries in site.parts(batch.inputs):
