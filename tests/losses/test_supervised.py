@@ -21,14 +21,14 @@ def test_supervised_hinge_and_its_local_errors(mu):
     for s in range(6):
         for c in range(4):
             if c == labels[s]:
-                loss += max(0.0, 1 - float(h[s, c]))
+                loss += max(0.0, 1 - h[s, c].item())
                 errors[s, c] = -1.0 if h[s, c] < 1 else 0.0
             else:
-                loss += mu * max(0.0, 1 + float(h[s, c]))
+                loss += mu * max(0.0, 1 + h[s, c].item())
                 errors[s, c] = mu if h[s, c] > -1 else 0.0
     found = SupervisedHinge(mu=mu)(h, labels)
     found.backward()
-    assert float(found) == pytest.approx(loss / 6, abs=1e-12)
+    assert found.item() == pytest.approx(loss / 6, abs=1e-12)
     torch.testing.assert_close(h.grad, errors / 6, atol=1e-12, rtol=0)
 
 
