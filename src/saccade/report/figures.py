@@ -87,7 +87,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def _wrapped(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(plain(text), width)) or " "
+    wrapped = "\n".join(textwrap.wrap(plain(text), width)) or " "
+    return f" {wrapped}" if wrapped.startswith("_") else wrapped  # matplotlib leaves such names out of a legend
 
 
 def loss_curve(series: Mapping[str, Points], xlabel: str, ylabel: str) -> str:
@@ -177,7 +178,7 @@ def bars(groups: Mapping[str, Mapping[str, Number | None]], xlabel: str) -> str:
     with _figure(0.9 + 0.27 * sum(len(names) + 0.8 for _ in groups)) as figure:
         axes = figure.subplots()
         for index, name in enumerate(names):
-            label: str | None = plain(name)
+            label: str | None = _wrapped(name, 46)
             for row, group in enumerate(groups.values()):
                 value, at = group.get(name), row + (index + 0.5) * thick - 0.4
                 mean, std = (value.mean, value.std) if isinstance(value, Spread) else (value, None)
