@@ -88,12 +88,12 @@ def _with_targets(
 ) -> Site:
     if not isinstance(module, nn.Sequential):
         raise InputError(f"convert to dtp takes a chain, an nn.Sequential of layers, not a {type(module).__name__}.")
-    if example is None or loss is None:
-        raise InputError("convert to dtp needs example, the shape of one input such as (3, 32, 32), and loss.")
-    plain(module)
     *layers, head = layers_of(module)
     if not layers:
         raise InputError("convert to dtp takes a chain of two layers or more, the last of which is the head.")
+    if example is None or loss is None:
+        raise InputError("convert to dtp needs example, the shape of one input such as (3, 32, 32), and loss.")
+    plain(module)
     site = Site(0, nn.Sequential(*layers), head, loss)
     rule.prepare(site, example, seed)
     return site

@@ -188,7 +188,7 @@ def maps_of(module: nn.Module) -> list[Any]:
             maps.append(part)
         elif not isinstance(part, _SAFE) and any(p.ndim > 1 for p in part.parameters(recurse=False)):
             raise InputError(
-                f"{label} would pass its error down through its own weights; "
+                f"{label} holds weights through which errors would run down as they are; "
                 f"it takes {', '.join(k.__name__ for k in MAPS)}."
             )
     return maps

@@ -1,0 +1,270 @@
+"""`convert` on users' own modules: a plain chain, torchvision's networks, and what it refuses."""
+
+import copy
+import re
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+
+from saccade.errors import InputError
+from saccade.losses.hinge import ContrastiveHinge
+from saccade.networks import LocallyConnected2d
+from saccade.rules import Batch, Site, convert, make
+from saccade.rules.feedback import Direct, Feedback
+
+FEEDBACK = ["rf", "urf", "kolen-pollack", "sign-symmetry"]
+
+
+def users_chain():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.Hardtanh(inplace=True),
+        nn.Flatten(),
+        nn.Dropout(0.0),
+        nn.Linear(16, 5),
+    ).double()
+
+
+def gradients(net, x):
+    net.zero_grad()
+    loss = net(x).square().sum()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+
+
+def slow(net):
+    """The same network, unconverted, whose maps compute y = W x + (B x - B x), the second B x without gradient, and cut x
+    off from W: autograd then sends every error through B.
+    """
+    twin, feedback = copy.deepcopy(net), {}
+    for name, part in twin.named_modules():
+        if isinstance(part, Feedback):
+            b = part.feedback.detach() * part.weight.sign().detach() if part.signs else part.feedback.detach()
+            feedback[name] = b.clone()
+    convert(twin, "bp")
+    for name, part in twin.named_modules():
+        if name in feedback:
+            part.forward = _through(part, feedback[name])
+    return twin
+
+
+def _through(part, b):
+    def apply(x, weight, bias):
+        if isinstance(part, nn.Linear):
+            return F.linear(x, weight, bias)
+        return F.conv2d(x, weight, bias, part.stride, part.padding, part.dilation, part.groups)
+
+    def forward(x):
+        beside = apply(x, b, None)
+        return apply(x.detach(), part.weight, part.bias) + beside - beside.detach()
+
+    return forward
+
+
+def compare(found, expected, tolerance):
+    assert expected
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=tolerance, rtol=tolerance, msg=lambda m, n=name: n + m)
+
+
+@pytest.mark.parametrize("rule", FEEDBACK)
+def test_a_users_chain_in_place_activations_and_all(rule):
+    net, x = users_chain(), torch.randn(3, 3, 8, 8).double()
+    names, output = dict(net.named_parameters()), net(x)
+    before = {name: id(p) for name, p in names.items()}
+    converted = convert(net, rule)
+    assert converted is net
+    assert {name: id(p) for name, p in net.named_parameters() if "feedback" not in name} == before
+    torch.testing.assert_close(net(x), output, atol=0, rtol=0)
+    expected = gradients(slow(net), x)
+    found = gradients(net, x)
+    compare(found, expected, 1e-12)
+    shared = {name for name in found if name.endswith("feedback")}
+    assert shared == (set() if rule in ("rf", "sign-symmetry") else {"0.feedback", "4.feedback", "8.feedback"})
+    for name in shared:
+        assert torch.equal(found[name], found[name.replace("feedback", "weight")])
+
+
+@pytest.mark.parametrize("rule", FEEDBACK)
+def test_resnet18(rule):
+    torch.manual_seed(1)
+    net, x = torchvision.models.resnet18(num_classes=4).double(), torch.randn(4, 3, 32, 32).double()
+    plain = gradients(copy.deepcopy(net), x)
+    convert(net, rule)
+    expected, found = gradients(slow(net), x), gradients(net, x)
+    assert len(expected) == len(plain)
+    scale = max(float(g.abs().max()) for g in expected.values())
+    compare({k: v / scale for k, v in found.items()}, {k: v / scale for k, v in expected.items()}, 1e-12)
+    torch.testing.assert_close(found["fc.weight"], plain["fc.weight"])
+    assert not torch.allclose(found["conv1.weight"], plain["conv1.weight"], rtol=0.1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
+    gap = (net.layer1[0].conv1.feedback - net.layer1[0].conv1.weight).detach().clone()
+    optimizer.step()
+    if rule == "urf":
+        torch.testing.assert_close(net.layer1[0].conv1.feedback - net.layer1[0].conv1.weight, gap, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("rule", ["rf", "dfa"])
+def test_mobilenet_runs(rule):
+    net = convert(torchvision.models.mobilenet_v3_small(num_classes=2), rule, example=(3, 64, 64))
+    assert all(torch.isfinite(g).all() for g in gradients(net, torch.randn(2, 3, 64, 64)).values())
+
+
+def test_direct_feedback_of_a_module_whose_head_is_defined_first():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.body = nn.Linear(5, 2), nn.Linear(4, 5)
+
+        def forward(self, x):
+            return self.head(self.body(x).tanh())
+
+    net, x = convert(Backwards().double(), "dfa", example=(4,)), torch.randn(3, 4).double()
+    found, z = gradients(net, x), net(x)
+    h = net.body(x).tanh()
+    delta = (2 * z @ net.head.feedback) * (1 - h**2)
+    torch.testing.assert_close(found["body.weight"], delta.T @ x, atol=1e-12, rtol=0)
+
+
+def test_direct_feedback_keeps_every_parts_mode():
+    net = users_chain()
+    net[1].eval()
+    convert(net, "dfa", example=(3, 8, 8))
+    assert [part.training for part in net] == [True, False, *[True] * 7]
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 6), (2, 5, 6)])
+def test_linear_maps_take_any_leading_shape(shape):
+    _transposed_like_autograd(nn.Linear(6, 4), shape)
+
+
+@pytest.mark.parametrize(
+    ("part", "shape"),
+    [
+        (nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2), (3, 4, 9)),
+        (nn.Conv2d(4, 6, (3, 2), stride=(2, 3), padding=(1, 0), dilation=(2, 1)), (2, 4, 9, 10)),
+        (nn.Conv2d(4, 6, 3), (4, 7, 7)),  # no batch
+        (nn.Conv3d(2, 3, 2, stride=2), (2, 2, 5, 4, 6)),
+        (LocallyConnected2d(2, 3, (7, 5), 3, stride=2, padding=1), (2, 2, 7, 5)),
+    ],
+)
+def test_every_kind_of_map_sends_errors_through_its_transpose(part, shape):
+    _transposed_like_autograd(part, shape)
+
+
+def _transposed_like_autograd(part, shape):
+    part, x = part.double(), torch.randn(*shape).double().requires_grad_()
+    y = part(x)
+    error = torch.randn_like(y)
+    expected = torch.autograd.grad(y, [x, *part.parameters()], error)
+    count = len(list(part.parameters()))
+    convert(part, "rf").feedback.data.copy_(part.weight)
+    found = torch.autograd.grad(part(x), [x, *list(part.parameters())[:count]], error)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("first", [*FEEDBACK, "dfa"])
+@pytest.mark.parametrize("second", [*FEEDBACK, "dfa", "bp"])
+def test_converting_twice_is_converting_once_and_back_is_back(first, second):
+    net, x = users_chain(), torch.randn(3, 3, 8, 8).double()
+    once = convert(copy.deepcopy(net), second, example=(3, 8, 8))
+    twice = convert(convert(net, first, seed=3, example=(3, 8, 8)), second, example=(3, 8, 8))
+    assert list(twice.state_dict()) == list(once.state_dict())
+    compare(gradients(twice, x), gradients(once, x), 0)
+    if second == "bp":
+        assert not any(isinstance(part, Feedback | Direct) for part in net.modules())
+        fresh = users_chain()
+        for part, new in zip(net.modules(), fresh.modules(), strict=True):
+            assert type(part) is type(new)
+            assert vars(part).keys() == vars(new).keys()
+            assert not part._forward_hooks
+            assert not part._forward_pre_hooks
+
+
+def test_users_hooks_outlive_conversions_and_can_still_be_removed():
+    net, seen = users_chain(), []
+    handle = net.register_forward_hook(lambda *args: seen.append(1))
+    convert(convert(net, "dfa", example=(3, 8, 8)), "bp")
+    net(torch.randn(1, 3, 8, 8).double())
+    handle.remove()
+    net(torch.randn(1, 3, 8, 8).double())
+    assert seen == [1, 1]  # one for the example that dfa ran, one for the first call
+
+
+def one_sentence(text):
+    return re.search(r"[.;:] [A-Z]", text) is None and text.endswith((".", ")"))
+
+
+@pytest.mark.parametrize(
+    ("net", "rule", "words"),
+    [
+        (lambda: nn.TransformerEncoderLayer(4, 2), "rf", "MultiheadAttention"),
+        (lambda: nn.Sequential(nn.Linear(3, 3), nn.GRU(3, 3)), "urf", "GRU"),
+        (lambda: nn.Sequential(nn.ConvTranspose2d(3, 3, 3)), "sign-symmetry", "ConvTranspose2d"),
+        (users_chain, "dfa", "example"),
+        (lambda: torchvision.models.resnet18(), "dtp", "ResNet"),
+        (users_chain, "dtp", "loss"),
+        (lambda: nn.Sequential(nn.Linear(8, 2)), "dtp", "two layers"),
+        (users_chain, "backprop", "rf"),
+    ],
+)
+def test_refusals_are_one_sentence(net, rule, words):
+    with pytest.raises(InputError, match=words) as caught:
+        convert(net(), rule)
+    assert one_sentence(str(caught.value)), str(caught.value)
+
+
+def test_dtp_refuses_a_chain_with_a_block_of_two_maps():
+    block = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    with pytest.raises(InputError, match="has 2"):
+        convert(nn.Sequential(block, nn.Linear(4, 2)), "dtp", example=(4,), loss=ContrastiveHinge())
+
+
+def test_dfa_refuses_what_has_no_one_output_or_an_idle_map():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return {"z": self.a(x)}
+
+    for net, words in ((Two(), "one output"), (nn.Sequential(nn.Linear(3, 3)), "example")):
+        with pytest.raises(InputError, match=words):
+            convert(net, "dfa", example=(3,) if words != "example" else (4,))
+
+
+def test_dtp_trains_a_users_chain():
+    chain, rule = users_chain(), make("dtp(eta=0.1)")
+    site = convert(chain, rule, example=(3, 8, 8), loss=ContrastiveHinge(m1=0.1, m2=2.0))
+    assert isinstance(site, Site)
+    assert [p.data_ptr() for p in chain.parameters()] == [
+        p.data_ptr() for name, p in site.named_parameters() if not name.startswith("inverses")
+    ]
+    optimizers = {
+        name: torch.optim.Adam([p for _, p in group], lr=rule.rates.get(name, 1e-3))
+        for name, group in rule.groups(site).items()
+    }
+    before, losses = {name: p.detach().clone() for name, p in site.named_parameters()}, []
+    x = torch.randn(6, 3, 8, 8).double()
+    pairs = torch.cat([x, x + 0.05 * torch.randn_like(x)])
+    for step in range(30):
+        batch = Batch(pairs, step=step)
+        for group in rule.phases(site, batch):
+            optimizers[group].step()
+            optimizers[group].zero_grad()
+        losses.append(float(batch.loss))
+    moved = {name for name, p in site.named_parameters() if (p - before[name]).abs().max() > 1e-4}
+    assert moved == before.keys() - {
+        "layers.0.linear.bias",
+        "head.linear.bias",
+    }  # which normalization, differences cancel
+    assert losses[-1] < 0.9 * losses[0]
