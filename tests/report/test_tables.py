@@ -136,7 +136,7 @@ def test_latex():
     [
         (r"\input{x}", r"\textbackslash{}input\{x\}"),
         ("50% & #1_a $b$", r"50\% \& \#1\_a \$b\$"),
-        ('~ ^ < > | "', r"\textasciitilde{} \textasciicircum{} \textless{} \textgreater{} \textbar{} \textquotedbl{}"),
+        ('~ ^ < > | "', r"\textasciitilde{} \textasciicircum{} \textless{} \textgreater{} \textbar{} {''}"),
         ("[2] *", "{[}2{]} {*}"),  # after a line's end: its length, its star
         ("--scale", "{-}{-}scale"),
     ],

@@ -209,7 +209,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "{''}",  # as it stands, it is another sign in some fonts
     "[": "{[}",  # after a line's end they would be taken for its arguments
     "]": "{]}",
     "*": "{*}",
