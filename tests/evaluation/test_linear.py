@@ -72,14 +72,24 @@ def test_strength_is_picked_on_held_out_rows_and_refitted_on_all():
     torch.testing.assert_close(fit.probe.weight, again.probe.weight, atol=1e-6, rtol=1e-5)
 
 
-def test_two_worse_strengths_in_a_row_end_the_search():
-    x, y = blobs(120, 100, 3, noise=30)
-    strengths = [10.0**-power for power in range(-1, 6)]
-    fit = fit_exact(x, y, 3, strengths=strengths)
-    tried = list(fit.held_out)
-    assert tried == strengths[: len(tried)]
+@pytest.mark.parametrize("noise", [0.3, 30.0])  # one that wants a weak penalty, one that wants a strong one
+def test_the_search_goes_from_the_middle_down_then_up_until_two_are_no_better(noise):
+    x, y = blobs(120, 100, 3, noise=noise)
+    strengths = [10.0**-power for power in range(-3, 4)]  # the middle is 1
+    found = fit_exact(x, y, 3, strengths=strengths).held_out
+    tried, expected, best = list(found), [], 1.0
+    for direction in (strengths[3:], strengths[2::-1]):
+        if best != 1.0:
+            break
+        misses = 0
+        for strength in direction:
+            expected.append(strength)
+            better = found[strength] > found[best] or (found[strength] == found[best] and strength >= best)
+            best, misses = (strength, 0) if better else (best, misses + 1)
+            if misses == 2:
+                break
+    assert tried == expected
     assert len(tried) < len(strengths)
-    assert all(fit.held_out[s] <= fit.held_out[fit.strength] for s in tried[-2:])
 
 
 def test_exact_is_deterministic_and_keyed_by_the_seed():

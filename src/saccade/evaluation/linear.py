@@ -106,17 +106,18 @@ def fit_exact(
     and variance 1 over all rows of `x`; the scaling is folded back into the layer that is returned. (scikit-learn's
     LogisticRegression on the same scaled features has the same optimum at C = 1 / (n * strength).)
 
-    The strengths are tried from the strongest down on the rows not held out; two in a row below the best so far end
-    the search, and of equals the strongest is picked. The picked one is fitted again on all rows. The result depends
-    on the seed only by which rows are held out.
+    The strengths are tried on the rows not held out, from the middle one down, then, if none of those was better, up;
+    two in a row that are no better end a direction. The best, of equals the strongest, is fitted again on all rows.
+    The result depends on the seed only by which rows are held out.
 
     Args:
         x: features (n, d), float32 or float64; the work is done in that type, with one scaled copy of `x`.
         y: labels (n,), int64, from 0 to classes - 1.
         holdout: the fraction of rows to hold out, drawn by the seed, or the indices of those rows.
         tolerance: the last fit stops where the norm of the objective's gradient is at most tolerance * strength * |W|.
-            The objective is strongly convex, so |W - optimum| is then at most tolerance * |W| (in scaled features). The
-            fits that pick a strength stop at ten times as much. A warning says where rounding ends a fit before that.
+            The penalty makes the objective strongly convex, so W is then off by about tolerance * |W| at most (in
+            scaled features). The fits that pick a strength stop at ten times as much. A warning says where rounding
+            ends a fit before that.
         progress: called with (fits done, fits at most) after each fit.
 
     Raises:
@@ -137,24 +138,26 @@ def fit_exact(
         z = triangle.T.contiguous()
     gram, targets = _gram(z), _one_hot(labels, classes, z.dtype)
 
-    theta = x.new_zeros(classes, z.shape[1] + 1)
-    held_out: dict[float, float] = {}
-    best, kept_theta, worse = -1.0, theta, 0
     path = sorted(set(strengths), reverse=True)
-    for done, strength in enumerate(path if len(path) > 1 else ()):
-        theta = _minimize(z[:kept], targets[:kept], theta, strength, gram, 10 * tolerance)
-        held_out[strength] = accuracy(_layer(theta), z[kept:], labels[kept:])
-        if held_out[strength] > best:
-            best, picked, kept_theta, worse = held_out[strength], strength, theta, 0
-        else:
-            worse += 1
-        if progress:
-            progress(done + 1, len(path) + 1)
-        if worse == 2:
-            break
-    if len(path) == 1:
-        picked = path[0]
-    theta = _minimize(z, targets, kept_theta, picked, gram, tolerance)
+    middle = picked = path[len(path) // 2]
+    best_theta = x.new_zeros(classes, z.shape[1] + 1)
+    held_out: dict[float, float] = {}
+    for branch in (path[path.index(middle) :], path[: path.index(middle)][::-1]) if len(path) > 1 else ():
+        if picked != middle:
+            break  # weaker was better: no need to look at the stronger ones
+        theta, worse = best_theta, 0
+        for strength in branch:
+            theta = _minimize(z[:kept], targets[:kept], theta, strength, gram, 10 * tolerance)
+            held_out[strength] = accuracy(_layer(theta), z[kept:], labels[kept:])
+            if progress:
+                progress(len(held_out), len(path) + 1)
+            if (held_out[strength], strength) >= (held_out[picked], picked):
+                picked, best_theta, worse = strength, theta, 0
+            else:
+                worse += 1
+            if worse == 2:
+                break
+    theta = _minimize(z, targets, best_theta, picked, gram, tolerance)
     if progress:
         progress(len(path) + 1, len(path) + 1)
     weight = (theta[:, :-1] if basis is None else theta[:, :-1] @ basis.T) / scale
