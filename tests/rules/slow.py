@@ -1,6 +1,6 @@
 """Eq. 9 and 10 as loops over single connections, in numpy: what the rules are compared with.
 
-Every linear map is a list of connections (output unit, input unit, place of its weight). With h_o = sum_i W_oi x_i + b_o:
+Every linear map is a list of connections (output unit, input unit, place of its weight); h_o = sum_i W_oi x_i + b_o.
 
     gradient of W_oi = sum over images of delta_o x_i        error of x_i = sum_o (W or B)_oi delta_o
 """
@@ -128,8 +128,8 @@ _SLOPES = {  # of the activation's input h
 def gradients(site, x, target, feedback, direct=False):
     """Gradients of every map's weight and bias by the loops: {name: array}.
 
-    `feedback` maps a map's name to the weights that carry the error down, flat, in the weight's shape (Eq. 9 with W itself,
-    Eq. 10 with B); with `direct` it is the matrix (outputs, inputs of the map) through which the output's error arrives.
+    `feedback` maps a map's name to the weights that carry the error down, in the weight's shape (Eq. 9 with W itself,
+    Eq. 10 with B); with `direct` to the matrix (outputs, inputs of the map) through which the output's error arrives.
     """
     chain = []  # (name, part, input, shape below, shape above, what the way back needs)
     below, units = tuple(x.shape[1:]), x.flatten(1).numpy()

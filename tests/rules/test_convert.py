@@ -40,8 +40,9 @@ def gradients(net, x):
 
 
 def slow(net):
-    """The same network, unconverted, whose maps compute y = W x + (B x - B x), the second B x without gradient, and cut x
-    off from W: autograd then sends every error through B.
+    """The same network, unconverted, whose maps compute y = W x + (B x - B x).
+
+    The first x and the second B x are cut off from the gradient: autograd then sends every error through B.
     """
     twin, feedback = copy.deepcopy(net), {}
     for name, part in twin.named_modules():

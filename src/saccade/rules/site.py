@@ -15,9 +15,9 @@ from ..losses import needs
 class Batch:
     """What one site sees at one step.
 
-    `inputs` are the features below the site, cut off from the gradient, of all views: list A then list B where the layout
-    is a pair. A rule leaves the features above in `outputs` and the loss, a number without gradient, in `loss`; `views`
-    are the embeddings, for diagnostics.
+    `inputs` are the features below the site, cut off from the gradient, of all views: list A then list B where the
+    layout is a pair. A rule leaves the features above in `outputs` and the loss, a number without gradient, in `loss`;
+    `views` are the embeddings, for diagnostics.
     """
 
     inputs: Tensor
@@ -31,7 +31,7 @@ class Batch:
 
 
 class Site(nn.Module):
-    """Layers, the head on top of them and the loss that trains both; end to end there is one, layer by layer one a layer.
+    """Layers, the head on top of them and the loss that trains both: one end to end, one a layer in layer-wise learning.
 
     `forward` maps inputs (batch, ...) to the features above the layers and the embedding (the features themselves where
     the loss wants no head).
