@@ -11,6 +11,10 @@ __all__ = [*_API, "__version__"]
 
 
 def __getattr__(name: str):
+    if name == "TrainConfig":  # needs no torch, and help asks for it
+        from .config.run import TrainConfig
+
+        return TrainConfig
     if name in _API:
         from . import api
 

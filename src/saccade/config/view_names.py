@@ -96,7 +96,7 @@ DEFORMATIONS: dict[str, Deformation] = {
         {"low": Option(0.0, 0, 1), "high": Option(0.25, 0, 1), "p": Option(0.5, 0, 1), **_PADDING},
     ),
     "similarity": Deformation(
-        "rotation up to +-`rotation` degrees, scale e^U(-log_scale, log_scale), shift up to +-`shift` of the width",
+        "rotation up to +-`rotation` degrees, scale e^U(-log_scale, log_scale), shift up to +-`shift` of half the width",
         {
             "rotation": Option(0.0, 0, 180),
             "log_scale": Option(0.0, 0, 3),

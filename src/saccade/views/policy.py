@@ -191,7 +191,7 @@ def _draw_affine(u: Tensor, o: dict[str, Any], shape: tuple[int, ...], size: tup
 def _draw_similarity(u: Tensor, o: dict[str, Any], shape: tuple[int, ...], size: tuple[int, int]) -> tuple[Tensor, ...]:
     signed = torch.where(u[:, 4:] < o["p"], 2 * u[:, :4] - 1, 0.0)
     angle, scale = signed[:, 0] * o["rotation"], torch.exp(signed[:, 1] * o["log_scale"])
-    return (deform.similarity_matrix(angle, scale, signed[:, 2:] * (o["shift"] * shape[2]), shape[1], shape[2]),)
+    return (deform.similarity_matrix(angle, scale, signed[:, 2:] * (o["shift"] * shape[2] / 2), shape[1], shape[2]),)
 
 
 # ------------------------------------------------------------------------------------------ from parameters to pictures

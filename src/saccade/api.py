@@ -1,0 +1,294 @@
+"""The few functions that join the rooms; the command line is a thin layer over them, and so can anyone's script be.
+
+A run is a folder. Functions take the folder's path, or what `train` returned, which is the same.
+"""
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import draws, measures, networks, views
+from .config.run import TrainConfig, check, from_dict, head_of, read_recipe, recipe
+from .data import ImageSet
+from .data import load as load_images
+from .errors import InputError
+from .evaluation.features import features
+from .evaluation.probe import ProbeResult
+from .evaluation.probe import probe as probe_encoder
+from .losses import make as make_loss
+from .losses import needs
+from .report import figures
+from .report.page import Block, Picture, Section, Svg, write_page
+from .report.run import run_sections
+from .training import build, pick_device, pick_precision, read_weights, train_step
+from .training import run as run_training
+from .training.folder import read_json, write_json
+from .training.loop import Progress
+from .training.model import make_batch
+from .views.sheet import sheet
+
+__all__ = ["TrainConfig", "embed", "evaluate", "load_encoder", "load_images", "page", "probe", "train"]
+
+Images = ImageSet | str
+
+
+def train(
+    config: TrainConfig | str | None = None,
+    *,
+    out: Path | str | None = None,
+    images: ImageSet | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Path:
+    """Train an encoder and return the run's folder; a run that was interrupted there continues, a finished one is kept.
+
+    `config` is a configuration, or the name or file of a recipe; `options` are fields of it in place of the recipe's, or of
+    `TrainConfig`'s defaults. `out` is the folder (default: under `runs`, named after
+    the choices). `images` stands in for the configured data.
+
+    Raises InputError for what cannot run, before anything is written.
+    """
+    if not isinstance(config, TrainConfig):
+        config = TrainConfig() if config is None else recipe(config)
+    config = from_dict(asdict(config) | options, "train")
+    check(config)
+    return run_training(config, Path(out) if out else default_folder(config), images=images, progress=progress)
+
+
+def default_folder(config: TrainConfig) -> Path:
+    """`runs/` and a name made of the choices."""
+    parts = (config.data, config.network, config.loss, config.schedule, config.rule, f"seed{config.seed}")
+    name = "-".join(str(part) for part in parts)
+    return Path("runs") / "".join(c if c.isalnum() or c in "-_." else "_" for c in name.replace("/", "_"))[-150:].strip(
+        "_"
+    )
+
+
+def configuration(run: Path | str) -> TrainConfig:
+    """The configuration of a run's folder. Raises InputError where there is none."""
+    recipe = Path(run) / "config.yaml"
+    if not recipe.exists():
+        raise InputError(f"{run} is no run's folder: it has no config.yaml; it takes what train wrote.")
+    return read_recipe(recipe)
+
+
+def load_encoder(run: Path | str, *, initial: bool = False, device: str = "cpu") -> nn.Sequential:
+    """The encoder of a finished run, a plain `nn.Sequential` of layers in evaluation mode; `initial`: as it started."""
+    config = configuration(run)
+    shape = tuple(read_json(Path(run) / "run.json").get("shape", ()))
+    encoder = networks.build(config.network, shape, config.seed)
+    if not initial:
+        _load(encoder, read_weights(Path(run), "encoder."), run)
+    return encoder.to(pick_device(device)).eval()
+
+
+def load_classifier(run: Path | str, *, device: str = "cpu") -> nn.Sequential:
+    """A supervised run's whole network: images to scores (batch, classes)."""
+    config = configuration(run)
+    encoder = load_encoder(run, device=device)
+    heads = read_weights(Path(run), "heads.")
+    site = max((int(name.split(".")[0]) for name in heads), default=-1)
+    own = {name.partition(".")[2]: tensor for name, tensor in heads.items() if name.startswith(f"{site}.")}
+    if site < 0 or not needs(make_loss(config.loss)).labels:
+        raise InputError(f"{run} was trained without labels and names no classes; probe it.")
+    shape = networks.shapes(encoder, tuple(read_json(Path(run) / "run.json")["shape"]))[-1]
+    head = networks.head(head_of(config), shape, len(own["linear.bias"]), config.seed, site, bias=True)
+    _load(head, own, run)
+    return nn.Sequential(encoder, head.to(next(encoder.parameters()).device)).eval()
+
+
+def _load(module: nn.Module, tensors: dict[str, Tensor], run: Path | str) -> None:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(
+            f"The weights of {run} do not fit its configuration: {str(error).splitlines()[-1].strip()}"
+        ) from None
+
+
+def _images(images: Images, config: TrainConfig, device: torch.device) -> ImageSet:
+    if isinstance(images, ImageSet):
+        return images
+    return load_images(images, root=config.data_root, download=config.download, device=device)
+
+
+def _fitting(images: ImageSet, run: Path | str) -> ImageSet:
+    channels = read_json(Path(run) / "run.json").get("shape", [images.shape[0]])[0]
+    if images.shape[0] != channels:
+        raise InputError(f"{images.name} has pictures of {images.shape[0]} channels; the run {run} takes {channels}.")
+    return images
+
+
+def deformation(policy: str, seed: int = 0, size: int | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+    """Deformed test images: each picture's one view, drawn once and for all from the seed and its place in the set."""
+    deform = views.parse(policy, size)
+    base = draws.key(seed, "deformed test")
+    return lambda images, index: deform(images, draws.image_keys(base, index).to(images.device))
+
+
+def probe(
+    run: Path | str,
+    train: Images,
+    test: Images,
+    *,
+    layers: Sequence[int] | None = None,
+    protocol: str = "exact",
+    test_views: str | None = None,
+    initial: bool = False,
+    seed: int = 0,
+    epochs: int = 400,
+    rate: float = 1e-3,
+    batch: int = 500,
+    device: str = "auto",
+    precision: str = "auto",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[ProbeResult]:
+    """Probe layers of a run's encoder (default: the last): fit on `train`, score on `test`; kept in the run's probes.json.
+
+    `test_views` deforms the test images by a policy; `initial` probes the encoder as it was before training.
+
+    Raises InputError where a set has no labels, or does not fit the encoder.
+    """
+    place = pick_device(device)
+    encoder = load_encoder(run, initial=initial, device=str(place))
+    config = configuration(run)
+    layers = [len(encoder)] if layers is None else layers
+    results = probe_encoder(
+        encoder,
+        _fitting(_images(train, config, place), run),
+        _fitting(_images(test, config, place), run),
+        layers=layers,
+        protocol=protocol,
+        deform_test=deformation(test_views) if test_views else None,
+        seed=seed,
+        epochs=epochs,
+        rate=rate,
+        batch=batch,
+        precision=pick_precision(precision, place),
+        progress=progress,
+    )
+    rows = [
+        r.as_dict() | {"train": str(train), "test": str(test), "test_views": test_views, "initial": initial}
+        for r in results
+    ]
+    kept = Path(run) / "probes.json"
+    write_json(kept, {"probes": [*(read_json(kept)["probes"] if kept.exists() else []), *rows]})
+    return results
+
+
+def evaluate(run: Path | str, test: Images, *, test_views: str | None = None, device: str = "auto") -> float:
+    """Test accuracy, in percent, of a supervised run's own classifier."""
+    place = pick_device(device)
+    network = load_classifier(run, device=str(place))
+    images = _fitting(_images(test, configuration(run), place), run)
+    if images.labels is None:
+        raise InputError(f"{images.name} has no labels, and an accuracy needs them.")
+    deform = deformation(test_views) if test_views else None
+    scores = features([network], images, [1], deform=deform)[1]
+    return 100 * float((scores.argmax(1) == images.labels).double().mean())
+
+
+def embed(run: Path | str, images: Images, *, layer: int | None = None, device: str = "auto") -> Tensor:
+    """The features of one layer (default: the last) for every image: float32 (images, features), flattened."""
+    place = pick_device(device)
+    encoder = load_encoder(run, device=str(place))
+    layer = len(encoder) if layer is None else layer
+    if not 0 <= layer <= len(encoder):
+        raise InputError(f"layer is {layer}; the run {run} has layers 1 to {len(encoder)}, and 0 for the pixels.")
+    return features(encoder, _fitting(_images(images, configuration(run), place), run), [layer])[layer].cpu()
+
+
+def distances(run: Path | str, images: Images | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+    """L1 distances of positive and of negative pairs in one batch of views, before training and after.
+
+    Of the top site's embeddings; each is (positives (batch,), negatives (batch * (batch - 1),)).
+    """
+    config = configuration(run)
+    loaded = _images(images if images is not None else config.data, config, pick_device(config.device))
+    found = {}
+    for when in ("before", "after"):
+        model = build(config, loaded)
+        if when == "after":
+            _load(model.encoder, {**model.encoder.state_dict(), **read_weights(Path(run), "encoder.")}, run)
+            top = model.sites[-1]
+            if top.head is not None:
+                prefix = f"heads.{top.index}."
+                _load(top.head, {**top.head.state_dict(), **read_weights(Path(run), prefix)}, run)
+        x = make_batch(model, loaded, 0)[0].x.to(next(model.encoder.parameters()).dtype)
+        with torch.no_grad():
+            for site in model.sites[:-1]:
+                x = site.layers(x)
+            z_a, z_b = model.sites[-1](x)[1].flatten(1).float().chunk(2)
+        found[when] = tuple(d.cpu() for d in measures.pair_distances(z_a, z_b))
+    return found  # type: ignore[return-value]
+
+
+def run_page_sections(run: Path | str) -> list[Section]:
+    """The sections of a run's page: what was run, its curves, sample views, distances of pairs before and after."""
+    config = configuration(run)
+    images = _images(config.data, config, torch.device("cpu"))
+    policy = views.parse(config.views, config.size)
+    picked = images.batch(torch.arange(min(6, len(images))))
+    drawn = sheet(picked, policy, config.seed, len(picked), 8)
+    caption = f"Training images, each with views of it ({config.views})."
+    blocks: list[Block] = [Picture(figures.picture(drawn), caption)]
+    sections = [*run_sections(Path(run)), Section("Views", blocks)]
+    loss = make_loss(config.loss)
+    if needs(loss).layout == "pair":
+        found = distances(run, images)
+        margins = (getattr(loss, "m1", None), getattr(loss, "m2", None))
+        caption = "L1 distances between the embeddings of two views, of one picture (positive) and of two (negative), in one batch."
+        sections.append(
+            Section("Distances of pairs", [Svg(figures.distances(found["before"], found["after"], *margins), caption)])
+        )
+    return sections
+
+
+def page(run: Path | str) -> Path:
+    """Write a run's page anew: one self-contained HTML file in its folder."""
+    path = Path(run) / "page.html"
+    config = configuration(run)
+    write_page(
+        path,
+        f"saccade run {Path(run).name}",
+        f"{config.loss}, {config.schedule}, {config.rule}",
+        run_page_sections(run),
+    )
+    return path
+
+
+def dry_run(config: TrainConfig) -> str:
+    """What a run would take: parameters, memory and time, from building it and timing a few of its steps."""
+    device = pick_device(config.device)
+    images = load_images(config.data, root=config.data_root, download=config.download, device=device)
+    model = build(config, images)
+    turns = [model.total_steps * k // (4 * len(model.sites)) for k in range(4 * len(model.sites))]  # of every site
+    train_step(model, images, 0)
+    started = time.perf_counter()
+    for step in turns:
+        train_step(model, images, step)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = (time.perf_counter() - started) / len(turns)
+    peak = (
+        torch.cuda.max_memory_allocated()
+        if device.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    parameters = sum(p.numel() for p in model.encoder.parameters())
+    lines = [
+        f"images      {len(images):,} of {'x'.join(map(str, images.shape))} ({images.source})",
+        f"encoder     {len(model.encoder)} layers, {parameters:,} parameters",
+        f"sites       {len(model.sites)}, all parameters {sum(p.numel() for p in model.modules().parameters()):,}",
+        f"precision   {model.precision} on {device}",
+        f"steps       {model.total_steps:,} of {config.batch} pictures",
+        f"memory      {peak / 2**20:,.0f} MiB at the peak of this dry run",
+        f"time        {model.total_steps * seconds / 60:,.1f} minutes, from {len(turns)} steps of {seconds:.3f} s",
+    ]
+    return "\n".join(lines)

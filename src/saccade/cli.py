@@ -1,0 +1,303 @@
+"""The command line: parses, calls, prints. Nothing heavy is imported before a command needs it."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from .config.run import TrainConfig, check, recipe, recipes
+from .errors import InputError, RunError, Stopped
+
+COMMANDS = {
+    "quickstart": "train on handwritten digits without labels, compare, and write a page",
+    "train": "train an encoder from a recipe or from options",
+    "probe": "evaluate layers of a run's encoder on labeled images",
+    "embed": "write the features of a run's encoder",
+    "views": "draw a sheet of pictures and their views",
+    "page": "write a run's page anew",
+    "list": "name all losses, schedules, rules, networks, views, data and recipes",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 the run failed, 2 bad input, 130 stopped and saved."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    sys.path.insert(0, "")  # dotted paths of the user's own reach modules in the current folder
+    try:
+        return _dispatch(argv)
+    except InputError as error:
+        print(f"saccade: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"saccade: {error}", file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        print(f"saccade: {stopped}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("saccade: stopped; what was written is whole.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        return 0
+
+
+def _dispatch(argv: list[str]) -> int:
+    if argv[:1] == ["--version"]:
+        from . import __version__
+
+        print(f"saccade {__version__}")
+        return 0
+    if not argv or argv[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        print(
+            "usage: saccade COMMAND [options]\n\nSelf-supervised learning by biologically plausible rules.\n\ncommands:"
+        )
+        print("\n".join(f"  {name:<{width}}  {line}" for name, line in COMMANDS.items()))
+        print("\nsaccade COMMAND --help explains each.")
+        return 0
+    command, rest = argv[0], argv[1:]
+    handler: Callable[[list[str]], int] | None = globals().get(f"_{command}") if command in COMMANDS else None
+    if handler is None:
+        raise InputError(f"Unknown command {command!r}; it takes {', '.join(COMMANDS)}.")
+    return handler(rest)
+
+
+class _Parser(ArgumentParser):
+    """A parser whose mistakes are one sentence."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        reason = " ".join(str(ex or message).split())
+        raise InputError(f"{reason.rstrip('.')}; {self.prog} --help lists what it takes.")
+
+
+def _parser(command: str, **options: Any) -> _Parser:
+    return _Parser(prog=f"saccade {command}", description=COMMANDS[command].capitalize() + ".", **options)
+
+
+def _parse(parser: _Parser, argv: list[str]) -> Any:
+    """Parsed arguments; a boolean option may stand alone, and names may be written with hyphens: `--dry-run`."""
+    flags = {f"--{a.dest}" for a in parser._actions if getattr(a, "_typehint", None) is bool}
+    names = {option for a in parser._actions for option in a.option_strings}
+    words = []
+    for place, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and f"--{name[2:].replace('-', '_')}" in names:
+            name = f"--{name[2:].replace('-', '_')}"
+        words.append(name + equals + value)
+        if name in flags and not equals and (place + 1 == len(argv) or argv[place + 1].startswith("-")):
+            words.append("true")
+    return parser.parse_args(words)
+
+
+def _int(parser: _Parser, name: str, default: int | None, help: str) -> None:
+    parser.add_argument(name, type=int if default is not None else int | None, default=default, help=help)
+
+
+# ------------------------------------------------------------------------------------------------------------- commands
+
+
+def _train(argv: list[str]) -> int:
+    parser = _parser(
+        "train", epilog=f"RECIPE is a YAML file or one of: {', '.join(recipes())}. Options stand above it."
+    )
+    parser.add_argument("--config", action="config", help="a recipe; saccade train RECIPE is the same")
+    parser.add_class_arguments(TrainConfig, nested_key=None)
+    parser.add_argument("--out", type=str | None, default=None, help="folder of the run (default: under runs/)")
+    parser.add_argument(
+        "--dry_run", type=bool, default=False, help="show parameters, memory and estimated time, train nothing"
+    )
+    parser.add_argument("--quiet", type=bool, default=False, help="no progress")
+    if argv and not argv[0].startswith("-"):
+        recipe(argv[0])  # refused here in one sentence, if at all
+        argv = ["--config", str(recipes().get(argv[0], argv[0])), *argv[1:]]
+    given = _parse(parser, argv).as_dict()
+    given.pop("config", None)
+    out, dry, quiet = given.pop("out"), given.pop("dry_run"), given.pop("quiet")
+    config = TrainConfig(**given)
+    check(config)
+    from . import api, progress
+
+    if dry:
+        print(api.dry_run(config))
+        return 0
+    with progress.bar("training", quiet) as update:
+        run = api.train(config, out=out, progress=update)
+    page = api.page(run)
+    print(f"run   {run}\npage  {page}")
+    return 0
+
+
+def _layers(text: str, run: str) -> list[int] | None:
+    if text == "last":
+        return None
+    if text == "all":
+        from . import api
+
+        return list(range(1, len(api.load_encoder(run)) + 1))
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"layers is {text!r}; it takes all, last, or numbers such as 1,3,5.") from None
+
+
+def _probe(argv: list[str]) -> int:
+    parser = _parser("probe")
+    parser.add_argument("run", type=str, help="folder of a finished run")
+    parser.add_argument("--train", type=str, required=True, help="labeled images to fit on")
+    parser.add_argument("--test", type=str, required=True, help="labeled images to score on")
+    parser.add_argument(
+        "--layers", type=str, default="last", help="all, last, or numbers such as 1,3,5; 0 is the pixels"
+    )
+    parser.add_argument("--protocol", type=str, default="exact", help="exact, paper or knn")
+    parser.add_argument("--test_views", type=str | None, default=None, help="deform the test images by this policy")
+    parser.add_argument("--initial", type=bool, default=False, help="probe the encoder as it was before training")
+    _int(parser, "--epochs", 400, "of the paper's protocol")
+    parser.add_argument("--rate", type=float, default=1e-3, help="of the paper's protocol")
+    _int(parser, "--batch", 500, "of the paper's protocol")
+    _int(parser, "--seed", 0, "of the probe's draws")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--json", type=bool, default=False, help="print JSON")
+    parser.add_argument("--quiet", type=bool, default=False, help="no progress")
+    given = _parse(parser, argv).as_dict()
+    as_json, quiet, run = given.pop("json"), given.pop("quiet"), given.pop("run")
+    from . import api, progress
+    from .report.tables import Table, to_terminal
+
+    with progress.steps(quiet) as update:
+        results = api.probe(run, **{**given, "layers": _layers(given["layers"], run)}, progress=update)
+    if as_json:
+        import json
+
+        print(json.dumps([result.as_dict() for result in results], indent=2))
+        return 0
+    header = ["layer", "features", "protocol", "training images", "test accuracy (%)"]
+    rows: list[list[Any]] = [
+        [str(r.layer), r.features, r.protocol, str(r.train_size), round(r.accuracy, 2)] for r in results
+    ]
+    _console().print(to_terminal(Table(header, rows, f"{run}, seed {given['seed']}")))
+    return 0
+
+
+def _embed(argv: list[str]) -> int:
+    parser = _parser("embed")
+    parser.add_argument("run", type=str, help="folder of a finished run")
+    parser.add_argument("data", type=str, help="images")
+    _int(parser, "--layer", None, "layer, counted from 1 (default: the last)")
+    parser.add_argument("--out", "-o", type=str, default="embeddings.npz", help="file to write")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda")
+    given = _parse(parser, argv)
+    import io
+
+    import numpy as np
+
+    from . import api
+    from .training.checkpoint import write_whole
+
+    images = api.load_images(given.data, root=api.configuration(given.run).data_root)
+    arrays = {"embeddings": api.embed(given.run, images, layer=given.layer, device=given.device).numpy()}
+    if images.labels is not None:
+        arrays["labels"] = images.labels.numpy()
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    write_whole(_writable(given.out), content.getvalue())
+    print(f"{given.out}: embeddings {arrays['embeddings'].shape}")
+    return 0
+
+
+def _writable(name: str) -> Path:
+    path = Path(name)
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{name} cannot be written; it takes a file in a folder that exists.")
+    return path
+
+
+def _views(argv: list[str]) -> int:
+    parser = _parser("views")
+    parser.add_argument("data", type=str, help="images")
+    parser.add_argument("--views", type=str, default="paper", help="a policy or a list of deformations")
+    parser.add_argument("--alone", type=bool, default=False, help="each deformation alone (the paper's Figure 2)")
+    _int(parser, "--size", None, "side of the views in pixels")
+    _int(parser, "--rows", 8, "pictures")
+    _int(parser, "--count", 8, "views of each")
+    _int(parser, "--seed", 0, "of the draws")
+    parser.add_argument("--out", "-o", type=str, default="views.png", help="file to write")
+    given = _parse(parser, argv)
+    from . import api
+    from .views import parse
+    from .views.sheet import deformation_sheet, save_png, sheet
+
+    images = api.load_images(given.data)
+    policy = parse(given.views, given.size)
+    import torch
+
+    picked = images.batch(torch.arange(min(given.rows, len(images))))
+    made = (
+        deformation_sheet(picked, policy, given.seed, given.rows)
+        if given.alone
+        else sheet(picked, policy, given.seed, given.rows, given.count)
+    )
+    save_png(made, _writable(given.out))
+    print(given.out)
+    return 0
+
+
+def _page(argv: list[str]) -> int:
+    parser = _parser("page")
+    parser.add_argument("run", type=str, help="folder of a finished run")
+    given = _parse(parser, argv)
+    from . import api
+
+    print(api.page(given.run))
+    return 0
+
+
+def _list(argv: list[str]) -> int:
+    _parse(_parser("list"), argv)
+    from .config.data_names import DATA
+    from .config.names import LOSSES, NETWORKS, OPTIMIZERS, RULES, SCHEDULES
+    from .config.view_names import DEFORMATIONS, POLICIES
+
+    for title, table in (("losses", LOSSES), ("schedules", SCHEDULES), ("rules", RULES), ("optimizers", OPTIMIZERS)):
+        print(title)
+        for name, entry in table.items():
+            print(f"  {name:<16} {entry.line}")
+            for option, about in entry.options.items():
+                print(f"  {'':<16}   {option}={about.default}: {about.help}")
+    print("networks")
+    print("\n".join(f"  {name:<16} {network.line}" for name, network in NETWORKS.items()))
+    for title, described in (("views", POLICIES), ("deformations", DEFORMATIONS), ("data", DATA)):
+        print(title)
+        print("\n".join(f"  {name:<16} {entry.description}" for name, entry in described.items()))  # type: ignore[attr-defined]
+    print("recipes")
+    for name, path in recipes().items():
+        first = path.read_text().splitlines()[0].lstrip("# ")
+        print(f"  {name:<16} {first}")
+    return 0
+
+
+def _quickstart(argv: list[str]) -> int:
+    parser = _parser("quickstart")
+    _int(parser, "--seeds", 3, "how many seeds")
+    parser.add_argument("--all", type=bool, default=False, help="rows for the other schedules and rules too")
+    parser.add_argument("--out", type=str, default="runs/quickstart", help="folder of the runs and the page")
+    parser.add_argument("--quiet", type=bool, default=False, help="no progress")
+    given = _parse(parser, argv)
+    if given.seeds < 1:
+        raise InputError(f"seeds is {given.seeds}; it takes a whole number of at least 1.")
+    from . import progress, quickstart
+    from .report.tables import to_terminal
+
+    with progress.bar("quickstart", given.quiet) as update:
+        table, page = quickstart.run(Path(given.out), given.seeds, everything=given.all, progress=update)
+    _console().print(to_terminal(table))
+    print(f"page  {page}")
+    return 0
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
