@@ -16,6 +16,7 @@ COMMANDS = {
     "probe": "evaluate layers of a run's encoder on labeled images",
     "embed": "write the features of a run's encoder",
     "views": "draw a sheet of pictures and their views",
+    "reproduce": "run a table of the paper, cell by cell, and render it beside the published numbers",
     "page": "write a run's page anew",
     "list": "name all losses, schedules, rules, networks, views, data and recipes",
 }
@@ -294,6 +295,46 @@ def _quickstart(argv: list[str]) -> int:
         table, page = quickstart.run(Path(given.out), given.seeds, everything=given.all, progress=update)
     _console().print(to_terminal(table))
     print(f"page  {page}")
+    return 0
+
+
+def _reproduce(argv: list[str]) -> int:
+    parser = _parser("reproduce")
+    parser.add_argument("name", type=str, help="a table of the paper, such as table1")
+    parser.add_argument("--scale", type=str, default="small", help="paper, small, tiny or smoke")
+    parser.add_argument(
+        "--cells", type=str | None, default=None, help="names of cells, with commas between (default: all)"
+    )
+    _int(parser, "--seeds", 1, "how many seeds")
+    parser.add_argument("--results", type=str, default="results", help="folder of the results")
+    parser.add_argument("--data_root", type=str | None, default=None, help="folder of the data sets")
+    parser.add_argument("--format", type=str, default="terminal", help="terminal, markdown, csv or latex")
+    parser.add_argument("--quiet", type=bool, default=False, help="no progress")
+    given = _parse(parser, argv)
+    from . import progress
+    from .paper import SCALES, TABLES, results, run_cells
+    from .report import tables
+
+    formats = {"markdown": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex, "terminal": None}
+    for what, value, valid in (
+        ("name", given.name, TABLES),
+        ("scale", given.scale, SCALES),
+        ("format", given.format, formats),
+    ):
+        if value not in valid:
+            raise InputError(f"Unknown {what} {value!r}; it takes {', '.join(valid)}.")
+    if given.seeds < 1:
+        raise InputError(f"seeds is {given.seeds}; it takes a whole number of at least 1.")
+    table, scale, out = TABLES[given.name], SCALES[given.scale], Path(given.results)
+    cells = given.cells.split(",") if given.cells else None
+    with progress.steps(given.quiet) as update:
+        run_cells(table, scale, range(given.seeds), out, cells=cells, root=given.data_root, progress=update)
+    found = results(table, scale, out)
+    write = formats[given.format]
+    if write is None:
+        _console().print(tables.to_terminal(found))
+    else:
+        print(write(found), end="")
     return 0
 
 

@@ -1,0 +1,181 @@
+"""Run the cells of a table at a scale, each once: a finished one is kept as a small JSON, an interrupted one continues."""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .. import networks
+from ..config.run import TrainConfig, from_dict
+from ..data import ImageSet, load
+from ..errors import InputError
+from ..evaluation.probe import probe
+from ..report.tables import Table, spread
+from ..training import pick_device, pick_precision, read_weights, run
+from ..training.folder import read_json, surroundings, write_json
+from .tables import Cell, PaperTable
+
+ENCODER, PROBE, TEST = "cifar100:train", "cifar10:train[:45000]", "cifar10:test"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of the paper's protocol a cell runs. A layer-wise cell trains each layer for as many pairs as E2E."""
+
+    name: str
+    pairs: int
+    batch: int
+    rate: float
+    probe_epochs: int
+    images: tuple[int | None, int | None] = (None, None)  # of the probe's training and test sets
+
+    def said(self) -> str:
+        return (
+            f"{self.name} scale: {self.pairs:,} pairs of views a layer (a step end to end trains all), batch {self.batch}, "
+            f"rate {self.rate:g}, probe of {self.probe_epochs} epochs"
+        )
+
+
+SCALES = {
+    "paper": Scale("paper", 400 * 50_000, 500, 1e-4, 400),
+    "small": Scale("small", 100_000, 100, 3e-4, 30),
+    "tiny": Scale("tiny", 25_000, 100, 3e-4, 30),
+    "smoke": Scale("smoke", 200, 100, 3e-4, 1, (1000, 500)),
+}
+
+
+def config_of(cell: Cell, scale: Scale, seed: int, size: int) -> TrainConfig:
+    """The cell's training configuration, for an encoder's set of `size` images."""
+    fixed = {
+        "data": ENCODER,
+        "network": "cifar",
+        "views": "paper",
+        "batch": scale.batch,
+        "rate": scale.rate,
+        "seed": seed,
+    }
+    # Whole steps, so that a scale's pairs are what is trained.
+    epochs = math.ceil(scale.pairs / scale.batch) / (size // scale.batch)
+    return from_dict({**asdict(TrainConfig()), **fixed, **cell.options, "epochs": epochs}, f"The cell {cell.name}")
+
+
+def run_cells(
+    table: PaperTable,
+    scale: Scale,
+    seeds: Iterable[int],
+    out: Path,
+    *,
+    cells: list[str] | None = None,
+    root: str | None = None,
+    work: Path = Path("runs"),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> None:
+    """Run what is missing of `cells` (default: all), seed after seed; a result is `out/TABLE/SCALE/CELL-seedK.json`.
+
+    Raises InputError for an unknown cell, or where the images cannot be had.
+    """
+    known = [cell.name for cell in table.cells]
+    for name in cells or []:
+        if name not in known:
+            raise InputError(f"Unknown cell {name!r} of {table.name}; it takes {', '.join(known)}.")
+    wanted = [cell for cell in table.cells if not cells or cell.name in cells]
+    missing = [
+        (seed, cell, path)
+        for seed in seeds
+        for cell in wanted
+        if not (path := _path(out, table, scale, cell, seed)).exists()
+    ]
+    if not missing:
+        return
+    device = pick_device("auto")
+    encoder_set, probe_set, test_set = (load(name, root=root, device=device) for name in (ENCODER, PROBE, TEST))
+    probe_set, test_set = (s.take(0, k) if k else s for s, k in zip((probe_set, test_set), scale.images, strict=True))
+    for done, (seed, cell, path) in enumerate(missing):
+        if progress:
+            progress("cells", done, len(missing))
+        config = replace(config_of(cell, scale, seed, len(encoder_set)), data_root=root)
+        folder = work / table.name / scale.name / f"{cell.name}-seed{seed}"
+        write_json(_made(path), _result(table, cell, scale, config, folder, encoder_set, probe_set, test_set, progress))
+    if progress:
+        progress("cells", len(missing), len(missing))
+
+
+def _path(out: Path, table: PaperTable, scale: Scale, cell: Cell, seed: int) -> Path:
+    return out / table.name / scale.name / f"{cell.name}-seed{seed}.json"
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _result(
+    table: PaperTable,
+    cell: Cell,
+    scale: Scale,
+    config: TrainConfig,
+    folder: Path,
+    encoder_set: ImageSet,
+    probe_set: ImageSet,
+    test_set: ImageSet,
+    progress: Callable[[str, int, int], None] | None,
+) -> dict[str, Any]:
+    encoder = networks.build(config.network, encoder_set.shape, config.seed)
+    facts: dict[str, Any] = {}
+    if cell.trained:
+        report = (
+            None
+            if progress is None
+            else (lambda step, total, loss: progress(f"{cell.name}-seed{config.seed}", step, total))
+        )
+        run(config, folder, images=encoder_set, progress=report)
+        encoder.load_state_dict(read_weights(folder, "encoder."))
+        facts = {
+            k: v for k, v in read_json(folder / "run.json").items() if k in ("seconds", "steps", "data", "precision")
+        }
+    device = pick_device("auto")
+    encoder.to(device)
+    [found] = probe(
+        encoder,
+        probe_set,
+        test_set,
+        layers=[len(encoder)],
+        protocol="paper",
+        epochs=scale.probe_epochs,
+        seed=config.seed,
+        precision=pick_precision("auto", device),
+    )
+    return {
+        "table": table.name,
+        "cell": cell.name,
+        "scale": asdict(scale),
+        "seed": config.seed,
+        "accuracy": found.accuracy,
+        "probe": found.as_dict(),
+        "config": {k: v for k, v in asdict(config).items() if k != "data_root"}
+        if cell.trained
+        else {"network": config.network},
+        "run": facts,
+        **surroundings(),
+    }
+
+
+def results(table: PaperTable, scale: Scale, out: Path) -> Table:
+    """What `out` holds of a table at a scale, beside the published numbers; what is missing is shown as missing."""
+    rows = []
+    for row in dict.fromkeys(cell.row for cell in table.cells):
+        line: list[Any] = list(row)
+        for column in table.columns:
+            cell = next((c for c in table.cells if c.row == row and c.column == column), None)
+            line += [None, None] if cell is None else [_ours(table, scale, cell, out), cell.published]
+        rows.append(line)
+    header = [*table.names, *(part for column in table.columns for part in (column, "published"))]
+    return Table(header, rows, f"{table.caption}. Ours at {scale.said()}; published at the paper's scale.", digits=2)
+
+
+def _ours(table: PaperTable, scale: Scale, cell: Cell, out: Path) -> Any:
+    paths = sorted((out / table.name / scale.name).glob(f"{cell.name}-seed*.json"))
+    found = [json.loads(path.read_text())["accuracy"] for path in paths]
+    return spread(found) if found else None
