@@ -357,3 +357,13 @@ def test_refusals_of_what_would_run_by_backpropagation(part, words, rule):
         convert(net, rule, example=(3,), loss=nn.MSELoss())
     assert str(caught.value).count(". ") == 0
     assert not any(isinstance(m, Feedback | Direct) for m in net.modules())
+
+
+def test_a_part_that_runs_by_itself_taps_nothing():
+    site, shape, x, target = make_site("linear")
+    rule = make("dfa")
+    rule.prepare(site, shape, seed=5)
+    expected = trained(site, rule, x, target)
+    site.layers(x).sum().backward()
+    assert_same(trained(copy.deepcopy(site), rule, x, target), expected, 0)
+    assert site.tape == []

@@ -109,16 +109,25 @@ class Feedback(Converted):
         return _Downward.apply(y, x, feedback * self.weight.detach().sign() if self.signs else feedback, self)
 
 
+class _Tape(list):
+    """The taps of a network's forward pass, and whether one is under way; copies of the network start with none."""
+
+    running = False
+
+    def __reduce__(self) -> Any:
+        return _Tape, ()
+
+
 class Direct(Converted):
     """A map whose input is a tap into which the top's error is sent (`_Broadcast`).
 
     `feedback` is (outputs of the whole network, size of one image's input to this map).
     """
 
-    tape: list
+    tape: _Tape
 
     def forward(self: Any, x: Tensor) -> Tensor:
-        if x.requires_grad:
+        if x.requires_grad and self.tape.running:
             self.tape.append((x, self.feedback))
         return _apply(self, x.detach(), self.weight)
 
@@ -147,12 +156,14 @@ class _Broadcast(torch.autograd.Function):
 def _rewind(root: Any, args: tuple) -> None:
     """Forward pre-hook of a network under direct feedback: forget the taps of a pass that an error cut short."""
     root.tape.clear()
+    root.tape.running = True
 
 
 def _broadcast(root: Any, args: tuple, output: Any) -> Any:
     """Forward hook of a network under direct feedback; a site's output is (features, embedding)."""
     taps, feedbacks = [tap for tap, _ in root.tape], [feedback for _, feedback in root.tape]
     root.tape.clear()
+    root.tape.running = False
     if not taps:
         return output
     z = output[-1] if isinstance(output, tuple) else output
@@ -297,7 +308,7 @@ class DirectFeedback(Backpropagation):
         top = output[-1] if isinstance(output, tuple) else output
         if not isinstance(top, Tensor) or len(sizes) < len(maps):
             raise InputError("The rule dfa takes a module with one output tensor, to which all of its maps contribute.")
-        outputs, tape = top[0].numel(), []  # type: ignore[var-annotated]
+        outputs, tape = top[0].numel(), _Tape()
         root.tape = tape  # type: ignore[assignment]
         root.register_forward_pre_hook(_rewind)
         root.register_forward_hook(_broadcast)

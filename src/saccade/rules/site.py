@@ -31,7 +31,7 @@ class Batch:
 
 
 class Site(nn.Module):
-    """Layers, the head on top of them and the loss that trains both: one end to end, one a layer in layer-wise learning.
+    """Layers, the head on top of them and the loss that trains both: one end to end, one a layer layer by layer.
 
     `forward` maps inputs (batch, ...) to the features above the layers and the embedding (the features themselves where
     the loss wants no head).
