@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from .config.run import TrainConfig, check, recipe, recipes
+from .config.run import TrainConfig, check, recipe, recipes, to_yaml
 from .errors import InputError, RunError, Stopped
 
 COMMANDS = {
@@ -101,24 +101,27 @@ def _int(parser: _Parser, name: str, default: int | None, help: str) -> None:
 
 
 def _train(argv: list[str]) -> int:
-    parser = _parser(
-        "train", epilog=f"RECIPE is a YAML file or one of: {', '.join(recipes())}. Options stand above it."
-    )
+    epilog = f"RECIPE is a YAML file or one of: {', '.join(recipes())}. Options stand above it."
+    parser = _parser("train", usage="saccade train [RECIPE] [options]", epilog=epilog, print_config=None)
     parser.add_argument("--config", action="config", help="a recipe; saccade train RECIPE is the same")
     parser.add_class_arguments(TrainConfig, nested_key=None)
     parser.add_argument("--out", type=str | None, default=None, help="folder of the run (default: under runs/)")
     parser.add_argument(
         "--dry_run", type=bool, default=False, help="show parameters, memory and estimated time, train nothing"
     )
+    parser.add_argument("--print_config", type=bool, default=False, help="write the recipe on standard output and stop")
     parser.add_argument("--quiet", type=bool, default=False, help="no progress")
     if argv and not argv[0].startswith("-"):
         recipe(argv[0])  # refused here in one sentence, if at all
         argv = ["--config", str(recipes().get(argv[0], argv[0])), *argv[1:]]
     given = _parse(parser, argv).as_dict()
     given.pop("config", None)
-    out, dry, quiet = given.pop("out"), given.pop("dry_run"), given.pop("quiet")
+    out, dry, show, quiet = (given.pop(name) for name in ("out", "dry_run", "print_config", "quiet"))
     config = TrainConfig(**given)
     check(config)
+    if show:
+        print(to_yaml(config), end="")
+        return 0
     from . import api, progress
 
     if dry:

@@ -1,0 +1,177 @@
+"""The library's functions on tiny runs: train, load, probe, embed, page."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+import saccade
+from saccade import api
+from saccade.config.run import read_recipe
+from saccade.errors import InputError
+
+
+@pytest.fixture
+def finished(tiny, tmp_path):
+    return saccade.train(tiny, out=tmp_path / "run")
+
+
+def test_a_finished_run_holds_everything(tiny, finished):
+    assert read_recipe(finished / "config.yaml") == tiny
+    facts = json.loads((finished / "run.json").read_text())
+    assert facts["finished"] and facts["steps"] == 3 and facts["data"]["images"] == 60
+    assert {"command", "versions", "hardware", "date", "seconds", "precision"} <= set(facts)
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [3]
+    assert set(load_file(finished / "weights.safetensors")) == {
+        "encoder.0.linear.weight",
+        "encoder.1.linear.weight",
+        "heads.0.linear.weight",
+    }
+    assert not list(finished.glob("checkpoint-*"))
+
+
+def test_load_encoder_gives_a_plain_module_with_the_trained_weights(tiny, finished):
+    encoder = saccade.load_encoder(finished)
+    assert type(encoder) is torch.nn.Sequential and not encoder.training
+    assert_close(
+        encoder[0].linear.weight.detach(), load_file(finished / "weights.safetensors")["encoder.0.linear.weight"]
+    )
+    initial = saccade.load_encoder(finished, initial=True)
+    assert not torch.equal(initial[0].linear.weight, encoder[0].linear.weight)
+    assert encoder(torch.zeros(2, 1, 28, 28)).shape == (2, 6, 7, 7)
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(tiny, tmp_path):
+    a, b, c = (
+        saccade.train(config, out=tmp_path / name) / "weights.safetensors"
+        for name, config in (("a", tiny), ("b", tiny), ("c", replace(tiny, seed=1)))
+    )
+    assert a.read_bytes() == b.read_bytes() != c.read_bytes()
+
+
+def test_a_finished_run_is_kept_and_another_configuration_refused(tiny, finished):
+    before = (finished / "weights.safetensors").stat().st_mtime_ns
+    saccade.train(tiny, out=finished)
+    assert (finished / "weights.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="holds another run .rate: 0.001 there, 0.5 now"):
+        saccade.train(replace(tiny, rate=0.5), out=finished)
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(tiny, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError, match="holds other files and no run"):
+        saccade.train(tiny, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_refused_run_leaves_no_folder(tiny, tmp_path):
+    with pytest.raises(InputError):
+        saccade.train(replace(tiny, batch=61), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_recipes_and_options(tmp_path, tiny):
+    run = saccade.train("digits", out=tmp_path / "run", **{**asdict(tiny), "seed": 3})
+    assert api.configuration(run) == replace(tiny, seed=3)
+    with pytest.raises(InputError, match="no recipe 'digit'; it takes a YAML file or one of cifar, digits"):
+        saccade.train("digit")
+    with pytest.raises(InputError, match="unknown field 'lr'"):
+        saccade.train("digits", lr=1)
+
+
+def test_init_from_starts_at_the_trained_encoder(tiny, finished, tmp_path):
+    config = replace(tiny, init_from=str(finished), rate=1e-30)
+    further = saccade.load_encoder(saccade.train(config, out=tmp_path / "further"))
+    assert_close(further[1].linear.weight, saccade.load_encoder(finished)[1].linear.weight, atol=1e-9, rtol=0)
+    with pytest.raises(InputError, match="holds an encoder of other layers"):
+        saccade.train(replace(config, network="conv4 maxpool tanh"), out=tmp_path / "other")
+
+
+def test_probe_is_kept_with_the_run_and_says_what_it_is(finished):
+    plain, deformed = (
+        saccade.probe(finished, "digits:train[:200]", "digits:test[:100]", layers=[1, 2], test_views=v)
+        for v in (None, "digits")
+    )
+    assert [r.layer for r in plain] == [1, 2] and plain[1].train_size == 200
+    assert plain[1].accuracy > 60 and deformed[1].accuracy < plain[1].accuracy
+    rows = json.loads((finished / "probes.json").read_text())["probes"]
+    assert [(r["layer"], r["test_views"]) for r in rows] == [(1, None), (2, None), (1, "digits"), (2, "digits")]
+
+
+def test_probe_refuses_what_does_not_fit(finished, tmp_path):
+    colour = tmp_path / "colour.npz"
+    np.savez(colour, images=np.zeros((4, 28, 28, 3), np.uint8), labels=np.zeros(4, np.int64))
+    with pytest.raises(InputError, match="3 channels; the run .* takes 1"):
+        saccade.probe(finished, str(colour), str(colour))
+
+
+def test_embed_equals_the_encoder(finished):
+    images = saccade.load_images("digits:test[:7]")
+    x = images.batch(torch.arange(7)).float() / 255
+    found = saccade.embed(finished, images, layer=1)
+    assert_close(found, saccade.load_encoder(finished)[0](x).flatten(1).detach())
+    with pytest.raises(InputError, match="layer is 3; the run"):
+        saccade.embed(finished, images, layer=3)
+
+
+def test_a_supervised_run_classifies(tiny, tmp_path):
+    config = replace(tiny, data="digits:train[:400]", views="none", loss="cross-entropy", epochs=15, rate=1e-2)
+    run = saccade.train(config, out=tmp_path / "supervised")
+    assert saccade.evaluate(run, "digits:test") > 80
+    assert saccade.evaluate(run, "digits:test") > saccade.evaluate(run, "digits:test", test_views="digits")
+
+
+def test_an_unsupervised_run_classifies_nothing(finished):
+    with pytest.raises(InputError, match="trained without labels"):
+        saccade.evaluate(finished, "digits:test")
+
+
+def test_labels_are_needed_only_where_a_loss_reads_them(tiny, tmp_path):
+    images = saccade.load_images("digits:train[:60]").without_labels()
+    saccade.train(tiny, out=tmp_path / "a", images=images)
+    with pytest.raises(InputError, match="learns from labels, and the images .* have none"):
+        saccade.train(replace(tiny, loss="cross-entropy"), out=tmp_path / "b", images=images)
+
+
+def test_poisoned_labels_change_nothing(tiny, tmp_path):
+    """What the hinge loss learns is the same to the bit with shuffled labels."""
+    images = saccade.load_images("digits:train[:60]")
+    poisoned = replace(images, labels=images.labels.flip(0))
+    a, b = (saccade.train(tiny, out=tmp_path / n, images=i) for n, i in (("a", images), ("b", poisoned)))
+    assert (a / "weights.safetensors").read_bytes() == (b / "weights.safetensors").read_bytes()
+
+
+def test_distances_before_and_after(tiny, finished):
+    found = api.distances(finished)
+    assert [len(d) for d in found["before"]] == [20, 20 * 19]
+    assert not torch.equal(found["before"][0], found["after"][0])
+
+
+def test_the_page_is_one_file_with_its_figures(finished):
+    page = saccade.page(finished).read_text()
+    assert "hinge(m2=1.5, negatives=5, block=true)" in page
+    assert page.count("data:image/") >= 3  # loss curve, views, distances
+    assert "<script" not in page and 'src="http' not in page
+
+
+def test_dry_run_says_what_a_run_takes(tiny):
+    said = api.dry_run(tiny)
+    assert "2 layers, 252 parameters" in said and "3 of 20 pictures" in said  # 4*9 + 6*4*9 weights
+
+
+@pytest.mark.parametrize("rule", ["rf", "dtp"])
+def test_diagnostics_are_lines_of_the_metrics(tiny, tmp_path, rule):
+    run = saccade.train(replace(tiny, rule=rule, diagnostics=2), out=tmp_path / rule)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    measured = [row for row in rows if "angle_to_bp" in row]
+    assert [row["step"] for row in measured] == [1, 3]
+    assert measured[0]["angle_to_bp"]["head.linear.weight"] == pytest.approx(0, abs=1e-3)
+    assert 45 < measured[0]["angle_to_bp"]["layers.0.linear.weight"] < 135
+    assert {"embedding_std", "rank_me", "participation_ratio"} <= set(measured[0])
+    assert ("reconstruction" in measured[0]) == (rule == "dtp")
+    assert ("feedback_angle" in measured[0]) == (rule == "rf")

@@ -1,0 +1,178 @@
+"""The command line: what it prints, its exit codes, and one sentence for every mistake."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saccade.cli import COMMANDS, main
+from saccade.config.data_names import DATA
+from saccade.config.names import LOSSES, NETWORKS, RULES, SCHEDULES
+from saccade.config.run import read_recipe, recipe, recipes
+from saccade.config.view_names import POLICIES
+
+TINY = [
+    "--data=digits:train[:60]",
+    "--views=digits",
+    "--network=conv4 maxpool tanh | conv6 maxpool tanh",
+    "--loss=hinge(m2=1.5, negatives=5)",
+    "--epochs=1",
+    "--batch=20",
+    "--quiet",
+]
+
+
+def test_help_and_refusals_need_no_torch():
+    code = (
+        "import sys; from saccade.cli import main\n"
+        "for argv in ([], ['train', '--loss', 'nonsense'], ['list']): main(argv)\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_list_names_everything(capsys):
+    assert main(["list"]) == 0
+    words = capsys.readouterr().out.split()
+    for table in (LOSSES, SCHEDULES, RULES, NETWORKS, POLICIES, DATA, recipes()):
+        assert set(table) <= set(words)
+
+
+def test_every_command_has_help(capsys):
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+        assert f"usage: saccade {command}" in capsys.readouterr().out
+
+
+def test_train_help_explains_each_field_with_its_default(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "learning rate. (type: float, default: 0.0001)" in said
+    assert "(type: int, default: 500)" in said
+
+
+def test_print_config_writes_a_recipe_that_reads_back(capsys, tmp_path):
+    assert main(["train", "digits", "--seed", "7", "--print_config"]) == 0
+    written = tmp_path / "mine.yaml"
+    written.write_text(capsys.readouterr().out)
+    assert read_recipe(written) == replace(recipe("digits"), seed=7)
+
+
+def test_train_probe_embed_page(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *TINY, "--out", "run"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["run   run", "page  run/page.html"]
+    labeled = ["--train", "digits:train[:100]", "--test", "digits:test[:50]", "--quiet"]
+    assert main(["probe", "run", *labeled, "--layers", "all", "--json"]) == 0
+    assert [row["layer"] for row in json.loads(capsys.readouterr().out)] == [1, 2]
+    assert main(["probe", "run", *labeled]) == 0
+    assert "6x7x7" in capsys.readouterr().out
+    assert main(["embed", "run", "digits:test[:9]", "--layer", "1", "-o", "x.npz"]) == 0
+    found = np.load("x.npz", allow_pickle=False)
+    assert found["embeddings"].shape == (9, 4 * 14 * 14) and found["labels"].shape == (9,)
+    assert main(["page", "run"]) == 0
+
+
+def test_train_takes_a_file_and_overrides_it(tmp_path, capsys):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("data: digits:train[:60]\nviews: digits\nnetwork: conv4 maxpool tanh\nepochs: 1\nbatch: 20\n")
+    assert main(["train", str(mine), "--batch", "30", "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    assert read_recipe(tmp_path / "run" / "config.yaml").batch == 30
+
+
+def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *TINY, "--dry-run"]) == 0
+    assert "parameters" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("extra", [[], ["--alone", "--views", "paper"]])
+def test_views_draws_a_sheet(tmp_path, capsys, extra):
+    out = tmp_path / "sheet.png"
+    assert main(["views", "digits", "--rows", "3", "--count", "4", "-o", str(out), *extra]) == 0
+    width, height = Image.open(out).size
+    assert width > 4 * 28 and height > 3 * 28
+
+
+def bad_inputs(folder: Path) -> list[tuple[list[str], str]]:
+    np.savez(folder / "names.npz", pictures=np.zeros((4, 8, 8), np.uint8))
+    np.savez(folder / "types.npz", images=np.zeros((4, 8, 8)))
+    np.savez(folder / "shapes.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.zeros(3, np.int64))
+    (folder / "torn.npz").write_bytes(b"PK\x03\x04nothing")
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "a.png").write_bytes(b"no picture")
+    (folder / "bad.yaml").write_text("data: [1, 2")
+    (folder / "list.yaml").write_text("- data")
+    (folder / "field.yaml").write_text("dada: digits")
+    (folder / "type.yaml").write_text("batch: many")
+    train = ["train", *TINY, "--out", str(folder / "run")]
+    return [
+        (["nonsense"], "Unknown command"),
+        (["train", "nonsense"], "no recipe"),
+        (["train", str(folder / "bad.yaml")], "cannot be read"),
+        (["train", str(folder / "list.yaml")], "not a mapping"),
+        (["train", str(folder / "field.yaml")], "unknown field 'dada'"),
+        (["train", str(folder / "type.yaml")], "batch='many'"),
+        ([*train, "--data", str(folder / "nothing.npz")], "nothing.npz"),
+        ([*train, "--data", "nonsense"], "no data 'nonsense'"),
+        ([*train, "--data", str(folder / "names.npz")], "images"),
+        ([*train, "--data", str(folder / "types.npz")], "uint8"),
+        ([*train, "--data", str(folder / "shapes.npz")], "labels"),
+        ([*train, "--data", str(folder / "torn.npz")], "torn.npz"),
+        ([*train, "--data", str(folder / "pictures")], "a.png"),
+        ([*train, "--data", "mnist", "--data-root", str(folder)], "--download"),
+        ([*train, "--network", "cifar", "--data", "digits[:5]"], "batch is 20"),
+        ([*train, "--network", "conv4 | maxpool8 | maxpool8"], "network"),
+        ([*train, "--network", "nonsense"], "emnist"),
+        ([*train, "--loss", "nonsense"], "hinge"),
+        ([*train, "--loss", "hinge(negatives=20)"], "a batch of 20 pictures has 19"),
+        ([*train, "--loss", "hinge(m1=2, m2=2)"], "m2 above m1"),
+        ([*train, "--loss", "hinge(margin=2)"], "no option 'margin'"),
+        ([*train, "--loss", "hinge("], "parentheses"),
+        ([*train, "--loss", "no.such.loss"], "cannot be imported"),
+        ([*train, "--schedule", "nonsense"], "rll"),
+        ([*train, "--rule", "nonsense"], "urf"),
+        ([*train, "--rule", "kolen-pollack"], "weight decay"),
+        ([*train, "--views", "nonsense"], "affine-hsv"),
+        ([*train, "--optimizer", "nonsense"], "adam, sgd"),
+        ([*train, "--rate", "0"], "rate is 0"),
+        ([*train, "--rate", "nan"], "rate"),
+        ([*train, "--epochs", "-1"], "epochs is -1"),
+        ([*train, "--batch", "1"], "at least 2"),
+        ([*train, "--batch", "x"], "batch"),
+        ([*train, "--device", "abacus"], "abacus"),
+        ([*train, "--precision", "int8"], "bfloat16"),
+        ([*train, "--init-from", str(folder / "nothing")], "cannot be read"),
+        ([*train, "--nonsense", "1"], "nonsense"),
+        (["probe", str(folder / "nothing"), "--train", "digits", "--test", "digits"], "no run's folder"),
+        (["embed", str(folder / "nothing"), "digits"], "no run's folder"),
+        (["page", str(folder / "nothing")], "no run's folder"),
+        (["views", "nonsense"], "no data"),
+        (["views", "digits", "-o", str(folder / "no" / "where.png")], "where.png"),
+        (["quickstart", "--seeds", "0"], "at least 1"),
+        (["reproduce", "table9"], "table1"),
+        (["reproduce", "table1", "--cells", "nonsense", "--results", str(folder / "r")], "hinge-e2e-bp-full"),
+    ]
+
+
+def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, capsys):
+    cases = bad_inputs(tmp_path)
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    for argv, part in cases:
+        assert main(argv) == 2, argv
+        said = capsys.readouterr()
+        assert said.out == "", argv
+        assert said.err.startswith("saccade: ") and said.err.count("\n") == 1, (argv, said.err)
+        assert part in said.err and "Traceback" not in said.err, (argv, said.err)
+        assert sorted(str(path) for path in tmp_path.rglob("*")) == before, argv
