@@ -238,7 +238,8 @@ def layers_of(module: nn.Sequential) -> nn.Sequential:
             groups.append([])
         groups[-1].append(child)
     if len(groups) > 1 and not any(map(_has_map, groups[-1])):  # a flatten at the end belongs to the last layer
-        groups[-2] += groups.pop()
+        last = groups.pop()
+        groups[-1] += last
     return nn.Sequential(*(Layer(OrderedDict(_named(group))) for group in groups))
 
 

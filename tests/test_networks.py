@@ -1,0 +1,234 @@
+"""Networks: parameters and shapes against hand calculation, specs, users' own chains, maps without weight sharing."""
+
+import copy
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from saccade.config.names import NETWORKS
+from saccade.errors import InputError
+from saccade.networks import LocallyConnected2d, build, evaluating, head, layers_of, output_shape, shapes
+
+# (image, features after each layer, parameters: 9 * (in * out) of each convolution, the head's)
+BY_HAND = {
+    "cifar": (
+        (3, 32, 32),
+        [(32, 32, 32), (32, 16, 16), (64, 16, 16), (64, 8, 8), (512, 4, 4)],
+        9 * (3 * 32 + 32 * 32 + 32 * 64 + 64 * 64 + 64 * 512),
+        8192 * 64,
+    ),
+    "vgg6": (
+        (3, 64, 64),
+        [(128, 64, 64), (256, 32, 32), (256, 32, 32), (512, 16, 16), (1024, 8, 8), (1024, 4, 4)],
+        9 * (3 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 512 * 1024 + 1024 * 1024),
+        1024 * 2 * 2 * 64,
+    ),
+    "emnist": (
+        (1, 28, 28),
+        [(32, 14, 14), (64, 7, 7), (128, 3, 3)],
+        9 * (1 * 32 + 32 * 64 + 64 * 128),
+        128 * 9 * 64,
+    ),
+    # a stride of 2 with padding 1 rounds 7 up to 4, where pooling rounds it down to 3
+    "emnist-strided": (
+        (1, 28, 28),
+        [(32, 14, 14), (64, 7, 7), (128, 4, 4)],
+        9 * (1 * 32 + 32 * 64 + 64 * 128),
+        128 * 16 * 64,
+    ),
+}
+BY_HAND["cifar-strided"], BY_HAND["vgg6-strided"] = BY_HAND["cifar"], BY_HAND["vgg6"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_papers_networks_by_hand(name):
+    image, after, weights, head_weights = BY_HAND[name]
+    encoder = build(name, image)
+    assert shapes(encoder, image) == [image, *after]
+    assert sum(p.numel() for p in encoder.parameters()) == weights
+    assert not any("bias" in key for key, _ in encoder.named_parameters())
+    top = head(NETWORKS[name].head, after[-1], None, 0, 0)
+    assert sum(p.numel() for p in top.parameters()) == head_weights
+    assert top(encoder(torch.zeros(2, *image))).shape == (2, 64)
+    for layer in encoder:
+        pooled = layer[0].stride == (2, 2) if "strided" in name else hasattr(layer, "pool")
+        assert not hasattr(layer, "pool") or "strided" not in name
+        before, now = after_of(layer, encoder, image)
+        assert pooled == (before != now)
+
+
+def after_of(layer, encoder, image):
+    sizes = [shape[1] for shape in shapes(encoder, image)]
+    number = list(encoder).index(layer)
+    return sizes[number], sizes[number + 1]
+
+
+def test_a_layer_computes_in_the_order_of_its_spec():
+    x = torch.randn(2, 3, 8, 8)
+    layer = build("conv4 tanh maxpool", (3, 8, 8))[0]
+    expected = nn.functional.max_pool2d(torch.tanh(nn.functional.conv2d(x, layer.linear.weight, padding=1)), 2)
+    torch.testing.assert_close(layer(x), expected)
+    other = build("conv4 avgpool4 tanh", (3, 8, 8))[0]
+    expected = torch.tanh(nn.functional.avg_pool2d(nn.functional.conv2d(x, other.linear.weight, padding=1), 4))
+    torch.testing.assert_close(other(x), expected)
+
+
+def test_options_of_maps():
+    layer = build("conv8(kernel=5, stride=2, padding=2, bias=true)", (3, 9, 9))[0].linear
+    assert (layer.kernel_size, layer.stride, layer.padding, layer.bias is not None) == ((5, 5), (2, 2), (2, 2), True)
+    layer = build("local8(kernel=2, stride=3, padding=0)", (3, 9, 9))[0].linear
+    assert layer.out_size == (3, 3)
+    assert head("flatten linear9", (3, 2, 2), 5, 0, 0, bias=True).linear.weight.shape == (5, 12)
+
+
+def test_initial_weights_are_pytorchs_and_layer_by_layer():
+    a, b = build("conv32 | conv64", (3, 8, 8), seed=4), build("conv32 tanh | conv64 | conv8", (3, 8, 8), seed=4)
+    assert torch.equal(a[1].linear.weight, b[1].linear.weight)  # whatever stands beside it
+    assert not torch.equal(build("conv32", (3, 8, 8), seed=5)[0].linear.weight, a[0].linear.weight)
+    weight = a[1].linear.weight
+    assert weight.abs().max() <= (32 * 9) ** -0.5  # kaiming uniform with a = sqrt 5
+    torch.testing.assert_close(weight.std(), torch.tensor((32 * 9) ** -0.5 / 3**0.5), rtol=0.02, atol=0)
+    state = torch.get_rng_state()
+    build("cifar", (3, 32, 32))
+    assert torch.equal(torch.get_rng_state(), state)
+    heads = [head("flatten linear8", (3, 2, 2), None, 0, site) for site in (0, 1)]
+    assert not torch.isclose(heads[0].linear.weight, heads[1].linear.weight).any()
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("resnet", "unknown part"),
+        ("conv0", "unknown part"),
+        ("conv", "unknown part"),
+        ("conv8(3)", "unknown part"),
+        ("tanh3", "unknown part"),
+        ("hardtanh(low=2)", "unknown part"),
+        ("flatten(start=2)", "unknown part"),
+        ("conv8 maxpool(kernel=3)", "unknown part"),
+        ("conv8 maxpool0", "unknown part"),
+        ("conv8(depth=2)", "options kernel, stride, padding, bias"),
+        ("conv8(kernel=0)", "options"),
+        ("conv8(kernel=1.5)", "options"),
+        ("conv8(stride=true)", "options"),
+        ("local8(bias=true)", "options"),
+        ("conv8(padding=-1)", "does not fit"),
+        ("conv8(kernel=20)", "does not fit"),
+        ("local8(kernel=20)", "no positions"),
+        ("local8(padding=-1)", "no positions"),
+        ("conv8 maxpool16", "does not fit|leaves nothing"),
+        ("conv8 conv8", "two parts"),
+        ("linear8", "flatten"),
+        ("flatten linear8 | conv8", "channels"),
+        ("conv8 |", "empty"),
+        ("nowhere.to.be.found", "imported"),
+        ("collections.OrderedDict", "OrderedDict"),
+        ("torch.nn.Linear", "without arguments"),
+        ("torchvision.models.resnet18", "ResNet"),
+        ("torch.nn.Sequential", "with weights"),
+    ],
+)
+def test_specs_that_make_no_network(spec, words):
+    with pytest.raises(InputError, match=words) as caught:
+        build(spec, (3, 8, 8))
+    assert "\n" not in str(caught.value)
+
+
+def test_heads_that_make_no_head():
+    with pytest.raises(InputError, match="several layers"):
+        head("flatten linear8 | linear4", (3, 2, 2), None, 0, 0)
+    with pytest.raises(InputError, match="0 linear maps"):
+        head("flatten", (3, 2, 2), 10, 0, 0)
+
+
+mine = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 5))
+
+
+def make_mine():
+    return nn.Sequential(nn.Dropout(0.1), nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 2, 3), nn.Flatten())
+
+
+def test_a_users_own_chain_by_its_dotted_path(monkeypatch):
+    monkeypatch.setitem(sys.modules, "users_module", sys.modules[__name__])
+    encoder = build("users_module.mine", (3, 8, 8))
+    assert [[n for n, _ in layer.named_children()] for layer in encoder] == [
+        ["linear", "batchnorm2d", "activation", "pool"],
+        ["flatten", "linear"],
+    ]
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(encoder.eval()(x), copy.deepcopy(mine).eval()(x))
+    with torch.no_grad():  # what trains is a copy
+        encoder[0].linear.weight.zero_()
+    assert mine[0].weight.abs().max() > 0
+    first, again, other = (build("users_module.make_mine", (3, 8, 8), seed=s) for s in (1, 1, 2))
+    assert [[n for n, _ in layer.named_children()] for layer in first] == [
+        ["dropout", "linear", "activation"],
+        ["linear", "flatten"],
+    ]
+    assert torch.equal(first[0].linear.weight, again[0].linear.weight)
+    assert not torch.equal(first[0].linear.weight, other[0].linear.weight)
+    with pytest.raises(InputError, match="does not fit"):
+        build("users_module.mine", (1, 8, 8))
+
+
+def test_layers_of_our_own_chains_stay_as_they_are():
+    encoder = build("conv4 tanh | conv4", (3, 8, 8))
+    assert layers_of(encoder) is encoder
+
+
+def test_evaluating_restores_every_parts_mode():
+    net = nn.Sequential(nn.BatchNorm1d(3), nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3)))
+    net[1][1].eval()
+    output_shape(net, (3,))
+    with evaluating(net):
+        assert not any(part.training for part in net.modules())
+    assert [part.training for part in net.modules()] == [True, True, True, True, False]
+    assert int(net[0].num_batches_tracked) == 0
+
+
+GEOMETRIES = [
+    ((7, 5), 3, 1, 1),
+    ((7, 5), 3, 2, 1),
+    ((6, 9), 2, 3, 0),
+    ((4, 4), 4, 1, 2),
+    ((5, 5), 5, 1, 0),
+    ((8, 7), 1, 2, 0),
+]
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride", "padding"), GEOMETRIES)
+def test_locally_connected_with_tied_weights_is_a_convolution(size, kernel, stride, padding):
+    local = LocallyConnected2d(3, 4, size, kernel, stride, padding).double()
+    conv = nn.Conv2d(3, 4, kernel, stride, padding, bias=False).double()
+    local.weight.data = conv.weight.data.reshape(1, 4, -1).repeat(len(local.weight), 1, 1)
+    x = torch.randn(2, 3, *size).double()
+    torch.testing.assert_close(local(x), conv(x), atol=1e-13, rtol=0)
+    assert local.out_size == tuple(conv(x).shape[2:])
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride", "padding"), GEOMETRIES)
+def test_locally_connected_transpose_is_the_adjoint(size, kernel, stride, padding):
+    local = LocallyConnected2d(3, 4, size, kernel, stride, padding).double()
+    other = torch.randn_like(local.weight)
+    x, error = torch.randn(2, 3, *size).double(), torch.randn(2, 4, *local.out_size).double()
+    up = (local.apply_weight(x, other) * error).sum()  # <W x, d> = <x, W^T d>
+    down = (x * local.input_gradient(error, other)).sum()
+    torch.testing.assert_close(up, down, atol=1e-11, rtol=1e-11)
+    if len(local.weight) > 1:  # each position has weights of its own
+        local.weight.data[0] += 1
+        changed = (local(x) != LocallyConnected2d.apply_weight(local, x, local.weight - _first(local))).flatten(2)
+        assert changed.any(1).any(0).tolist() == [True] + [False] * (changed.shape[2] - 1)
+
+
+def _first(local):
+    change = torch.zeros_like(local.weight)
+    change[0] = 1
+    return change
+
+
+def test_locally_connected_starts_as_the_convolution_does():
+    local, conv = LocallyConnected2d(16, 8, (9, 9), 3, padding=1), nn.Conv2d(16, 800, 3)
+    torch.testing.assert_close(local.weight.std(), conv.weight.std(), rtol=0.02, atol=0)
+    assert local.weight.shape == (81, 8, 144)

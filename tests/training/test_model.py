@@ -1,0 +1,257 @@
+"""One training step of everything together: what it touches, what it leaves, and that the same seed gives the same run.
+
+float64; "touches nothing" is meant bit for bit.
+"""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from saccade.data import ImageSet
+from saccade.losses.hinge import ContrastiveHinge
+from saccade.training import build, train_step
+from saccade.training.checkpoint import restore, save
+from saccade.training.model import make_batch
+
+NET = "conv3 maxpool tanh | conv4 hardtanh | conv4 maxpool tanh | conv5(stride=2)"
+RULES = ["bp", "rf", "urf", "sign-symmetry", "dfa", "dtp"]
+
+
+@pytest.fixture
+def images():
+    generator = torch.Generator().manual_seed(3)
+    pictures = torch.randint(0, 256, (40, 1, 12, 12), dtype=torch.uint8, generator=generator)
+    return ImageSet(pictures, torch.randint(0, 4, (40,), generator=generator))
+
+
+@pytest.fixture
+def config(tiny):
+    return replace(
+        tiny,
+        views="similarity(rotation=20)",
+        network=NET,
+        head="flatten linear6",
+        loss="hinge(m1=0.1, m2=2, negatives=3)",
+        precision="float64",
+        batch=8,
+        rate=1e-2,
+    )
+
+
+def state(model):
+    """Every tensor of the model and its optimizers, by site, copied."""
+    kept = []
+    for site in model.sites:
+        tensors = {name: p.detach().clone() for name, p in site.state_dict().items()}
+        for (index, group), optimizer in model.optimizers.items():
+            if index == site.index:
+                for number, p in enumerate(optimizer.param_groups[0]["params"]):
+                    for name, value in optimizer.state.get(p, {}).items():
+                        tensors[f"optimizer.{group}.{number}.{name}"] = torch.as_tensor(value).clone()
+        kept.append(tensors)
+    return kept
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("block", [1, 2])
+@pytest.mark.parametrize("schedule", ["gll", "rll"])
+def test_a_step_touches_the_drawn_site_and_nothing_else(config, images, schedule, block, rule):
+    if rule == "dtp" and block == 2:
+        config = replace(config, rule="dtp(head=random)")
+    else:
+        config = replace(config, rule=rule)
+    model = build(replace(config, schedule=f"{schedule}(block={block})"), images)
+    assert [len(site.layers) for site in model.sites] == [block] * (4 // block)
+    seen = set()
+    for step in range(min(model.total_steps, 12)):
+        before = state(model)
+        (turn,) = model.schedule.sites(config.seed, step, len(model.sites), model.steps_per_site)
+        train_step(model, images, step)
+        after = state(model)
+        for index, (old, new) in enumerate(zip(before, after, strict=True)):
+            if index != turn:
+                assert same(old, new), (step, index)
+        fixed = {"rf", "sign-symmetry", "dfa", "dtp"}
+        for name, old in before[turn].items():
+            if "optimizer" in name or (name.endswith("feedback") and rule in fixed):
+                continue
+            changed = not torch.equal(old, after[turn][name])
+            assert changed, (step, name)
+        assert any(name.startswith("optimizer") for name in after[turn])
+        assert all(p.grad is None for p in model.modules().parameters())
+        seen.add(turn)
+    assert len(seen) > 1
+
+
+def test_every_site_has_an_optimizer_and_parameters_of_its_own(config, images):
+    for schedule in ("gll", "rll(block=2)", "simultaneous"):
+        model = build(replace(config, schedule=schedule, rule="dtp"), images)
+        optimizers = list(model.optimizers.values())
+        owned = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+        assert len({id(optimizer) for optimizer in optimizers}) == len(optimizers)
+        assert len(owned) == len(set(owned))
+        assert set(owned) == {id(p) for p in model.modules().parameters() if p.requires_grad}
+        for (index, group), optimizer in model.optimizers.items():
+            mine = {id(p) for p in model.sites[index].parameters()}
+            assert all(id(p) in mine for p in optimizer.param_groups[0]["params"])
+            assert optimizer.param_groups[0]["lr"] == (1e-3 if group == "inverses" else config.rate)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_simultaneous_step_is_the_sum_of_its_sites_separate_steps(config, images, block, rule):
+    config = replace(config, rule=rule)
+    together = build(replace(config, schedule=f"simultaneous(block={block})"), images)
+    assert len(together.sites) == 4 // block
+    for step in range(3):  # from the states that a run passes through
+        alone = []
+        for index in range(len(together.sites)):
+            model = copy.deepcopy(together)
+            model.schedule.sites = lambda *args, index=index: (index,)
+            train_step(model, images, step)
+            alone.append(state(model)[index])
+        train_step(together, images, step)
+        for separate, joint in zip(alone, state(together), strict=True):
+            assert same(separate, joint)
+
+
+def test_no_gradient_passes_between_sites(config, images):
+    model = build(replace(config, schedule="simultaneous"), images)
+    made, _ = make_batch(model, images, 0)
+    seen = []
+    for site in model.sites:
+        site.layers.register_forward_pre_hook(lambda module, args: seen.append(args[0].requires_grad))
+    train_step(model, images, 0)
+    assert seen == [False] * 4
+    assert made.x.dtype == torch.float32
+
+
+@pytest.mark.parametrize("schedule", ["e2e", "rll", "simultaneous"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd(momentum=0.9)"])
+def test_urf_keeps_feedback_apart_by_the_same_amount(config, images, schedule, optimizer):
+    model = build(replace(config, rule="urf", schedule=schedule, optimizer=optimizer, epochs=3), images)
+    start = _differences(model)
+    before = state(model)
+    for step in range(model.total_steps):
+        train_step(model, images, step)
+    moved = [
+        (state(model)[i][name] - old).abs().max()
+        for i, site in enumerate(before)
+        for name, old in site.items()
+        if name.endswith("feedback")
+    ]
+    assert min(moved) > 1e-3
+    for first, last in zip(start, _differences(model), strict=True):
+        torch.testing.assert_close(last, first, atol=1e-12, rtol=0)
+
+
+def _differences(model):
+    parts = [part for part in model.modules().modules() if hasattr(part, "feedback")]
+    return [(part.feedback - part.weight).detach().clone() for part in parts]
+
+
+def test_kolen_pollack_converges_as_predicted(config, images):
+    config = replace(config, rule="kolen-pollack", optimizer="adam(weight_decay=2)", epochs=4)
+    model = build(config, images)
+    start = _differences(model)
+    for step in range(20):
+        train_step(model, images, step)
+    for first, last in zip(start, _differences(model), strict=True):
+        torch.testing.assert_close(last, first * (1 - config.rate * 2) ** 20, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("schedule", ["e2e", "rll", "simultaneous"])
+def test_the_same_seed_is_the_same_run_and_another_is_not(config, images, schedule, rule):
+    runs = []
+    for seed in (0, 0, 1):
+        model = build(replace(config, schedule=schedule, rule=rule, seed=seed, precision="float32"), images)
+        torch.rand(seed + len(runs))  # the global generator is nobody's source
+        for step in range(4):
+            train_step(model, images, step)
+        runs.append(state(model))
+    assert all(same(a, b) for a, b in zip(runs[0], runs[1], strict=True))
+    assert not any(same(a, b) for a, b in zip(runs[0], runs[2], strict=True))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_saved_and_loaded_training_goes_on_bit_for_bit(config, images, rule, tmp_path):
+    config = replace(config, schedule="rll(block=2)", rule=rule)
+    straight, halted = build(config, images), build(config, images)
+    for step in range(8):
+        train_step(straight, images, step)
+    for step in range(4):
+        train_step(halted, images, step)
+    save(halted, 4, tmp_path)
+    resumed = build(replace(config, seed=0), images)
+    with torch.no_grad():  # whatever is there before loading is overwritten, feedback weights too
+        for p in resumed.modules().parameters():
+            p.add_(1)
+    assert restore(resumed, tmp_path) == 4
+    for step in range(4, 8):
+        train_step(resumed, images, step)
+    assert all(same(a, b) for a, b in zip(state(straight), state(resumed), strict=True))
+
+
+@pytest.mark.parametrize("rule", ["bp", "dtp"])
+def test_labels_reach_no_loss_that_does_not_declare_them(config, images, rule, monkeypatch):
+    runs = []
+    for labels in (images.labels, images.labels.flip(0), None):
+        model = build(replace(config, rule=rule), replace(images, labels=labels))
+        assert make_batch(model, images, 0)[1] is None
+        for step in range(3):
+            train_step(model, replace(images, labels=labels), step)
+        assert all(batch.labels is None for _, batch in model.recent)
+        runs.append(state(model))
+    assert all(same(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
+
+    reached = []
+
+    def spy(self, z_a, z_b, *rest):
+        reached.append((z_a, z_b, *rest))
+        return (z_a - z_b).square().sum()
+
+    monkeypatch.setattr(ContrastiveHinge, "forward", spy)
+    train_step(build(replace(config, rule=rule), images), images, 0)
+    assert [len(arguments) for arguments in reached] == [2]
+    assert all(z.shape == (8, 6) and z.is_floating_point() for z in reached[0])
+
+
+def test_labels_reach_a_loss_that_does(config, images):
+    model = build(replace(config, loss="cross-entropy"), images)
+    _, labels = make_batch(model, images, 0)
+    assert labels.shape == (8,)
+    other = build(replace(config, loss="cross-entropy"), images)
+    for step in range(3):
+        train_step(model, images, step)
+        train_step(other, replace(images, labels=images.labels.flip(0)), step)
+    assert not same(state(model)[0], state(other)[0])
+
+
+def test_a_layers_learning_sees_the_layers_below_as_they_are_now(config, images):
+    """RLL: site 2's input runs through the current weights of sites 0 and 1."""
+    model = build(replace(config, schedule="rll"), images)
+    for step in range(6):
+        train_step(model, images, step)
+    model.schedule.sites = lambda *args: (2,)
+    before = copy.deepcopy(model.encoder)
+    train_step(model, images, 6)
+    site, batch = model.recent[0]
+    made, _ = make_batch(model, images, 6)
+    torch.testing.assert_close(batch.inputs, before[1](before[0](made.x.double())), atol=1e-12, rtol=0)
+    assert site.index == 2
+
+
+def test_the_encoder_is_what_the_sites_train(config, images):
+    for schedule in ("e2e", "gll", "simultaneous(block=2)"):
+        model = build(replace(config, schedule=schedule), images)
+        trained = [id(p) for site in model.sites for p in site.layers.parameters()]
+        assert trained == [id(p) for p in model.encoder.parameters()]
+        assert all(isinstance(site.head, nn.Module) for site in model.sites)
