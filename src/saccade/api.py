@@ -46,11 +46,11 @@ def train(
     progress: Progress | None = None,
     **options: Any,
 ) -> Path:
-    """Train an encoder and return the run's folder; a run that was interrupted there continues, a finished one is kept.
+    """Train an encoder and return the run's folder; an interrupted run continues there, a finished one is kept.
 
-    `config` is a configuration, or the name or file of a recipe; `options` are fields of it in place of the recipe's, or of
-    `TrainConfig`'s defaults. `out` is the folder (default: under `runs`, named after
-    the choices). `images` stands in for the configured data.
+    `config` is a configuration, or the name or file of a recipe; `options` are fields of it in place of the recipe's, or
+    of `TrainConfig`'s defaults. `out` is the folder (default: under `runs`, named after the choices). `images` stands in
+    for the configured data.
 
     Raises InputError for what cannot run, before anything is written.
     """
@@ -149,7 +149,7 @@ def probe(
     precision: str = "auto",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[ProbeResult]:
-    """Probe layers of a run's encoder (default: the last): fit on `train`, score on `test`; kept in the run's probes.json.
+    """Probe layers of a run's encoder (default: the last), fit on `train`, score on `test`; kept in probes.json.
 
     `test_views` deforms the test images by a policy; `initial` probes the encoder as it was before training.
 
@@ -243,7 +243,7 @@ def run_page_sections(run: Path | str) -> list[Section]:
     if needs(loss).layout == "pair":
         found = distances(run, images)
         margins = (getattr(loss, "m1", None), getattr(loss, "m2", None))
-        caption = "L1 distances between the embeddings of two views, of one picture (positive) and of two (negative), in one batch."
+        caption = "L1 distances between embeddings of two views, of one picture (positive) and of two (negative), in a batch."
         sections.append(
             Section("Distances of pairs", [Svg(figures.distances(found["before"], found["after"], *margins), caption)])
         )

@@ -45,7 +45,7 @@ def image_keys(base: int, index: Tensor) -> Tensor:
 
 
 def substream(keys: Tensor, number: int) -> Tensor:
-    """Keys of an independent stream, for the `number`-th use of the same images (a second view, the next deformation)."""
+    """Keys of an independent stream, for the `number`-th use of the same images (a second view, say)."""
     return _mix(keys ^ (((number + 1) * 0x632BE59BD9B4E019) & 0x7FFFFFFFFFFFFFFF))
 
 

@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar with the time left, on standard error, silent where that is no terminal or not wanted."""
+"""Progress on the terminal: a bar with the time left, on standard error; silent where that is no terminal."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -34,20 +34,22 @@ OTHERS = {
 }
 
 DIFFERENCE = (
-    "The paper's Table 4 in small. It differs from the paper's: the encoder and the probe learn from the same 1,297 digits "
-    "of scikit-learn, enlarged to 28x28, where the paper trains encoders on EMNIST letters and probes on MNIST; fewer "
-    "epochs; deformations of our choice (rotation up to 30 degrees, log-scale up to 0.3, shift up to 0.2 of half the "
-    "width), since the paper's are not published."
+    "The paper's Table 4 in small. It differs from the paper's: the encoder and the probe learn from the same 1,297 "
+    "digits of scikit-learn, enlarged to 28x28, where the paper trains encoders on EMNIST letters and probes on MNIST; "
+    "fewer epochs; deformations of our choice (rotation up to 30 degrees, log-scale up to 0.3, shift up to 0.2 of half "
+    "the width), since the paper's are not published."
 )
 
 Progress = Callable[[int, int, float], None]
 
 
-def run(out: Path, seeds: int = 3, *, everything: bool = False, progress: Progress | None = None) -> tuple[Table, Path]:
+def run(
+    out: Path, seeds: int = 3, *, everything: bool = False, progress: Progress | None = None
+) -> tuple[Table, Path]:
     """Train and compare, with `seeds` seeds; returns the table and the page, `out/page.html`.
 
-    The training images alone train the encoder and fit the probe; the test digits are scored once. `everything` adds a row
-    for each of the other schedules and rules. Runs go to `out`; finished ones are not run again. The numbers, with what
+    The training images alone train the encoder and fit the probe; the test digits are scored once. `everything` adds
+    rows for the other schedules and rules. Runs go to `out`; finished ones are not run again. The numbers, with what
     they came from, go to `out/results.json`.
     """
     ours = recipe("digits")
@@ -79,7 +81,9 @@ def run(out: Path, seeds: int = 3, *, everything: bool = False, progress: Progre
                 scores[RANDOM].append(_probed(folder, seed, initial=True))
     found = {
         "seeds": seeds,
-        "accuracy": {name: {"plain": [p for p, _ in pairs], "deformed": [d for _, d in pairs]} for name, pairs in scores.items()},
+        "accuracy": {
+            name: {"plain": [p for p, _ in pairs], "deformed": [d for _, d in pairs]} for name, pairs in scores.items()
+        },
         "seconds": round(time.perf_counter() - started, 1),
         **surroundings(),
     }

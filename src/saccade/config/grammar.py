@@ -1,7 +1,7 @@
 """The little language in which a recipe names a choice and its options: `hinge(m1=1, negatives=5, block=true)`.
 
 A text is one or more calls separated by blanks; a call is a name (dots and hyphens allowed), then optional arguments in
-parentheses. Arguments are numbers, `true`, `false`, bare words, quoted strings or lists of these. Nothing is ever evaluated.
+parentheses. Arguments are numbers, `true`, `false`, bare words, quoted strings or lists of these. Nothing is evaluated.
 """
 
 import ast

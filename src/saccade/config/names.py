@@ -53,8 +53,8 @@ def _choice(default: str, help: str, *values: str) -> Option:
 class Entry:
     """A choice: its line in `saccade list`, the dotted path of its class, its options, and plain facts about it.
 
-    Facts that refusals read. Losses: `labels` (needs them), `patches` (reads a patch grid), `no-head` (reads the feature
-    map). Rules: `needs-feedback` (is nothing where no map stands above another), `chain` (takes chains only),
+    Facts that refusals read. Losses: `labels` (needs them), `patches` (reads a patch grid), `no-head` (reads features).
+    Rules: `needs-feedback` (is nothing where no map stands above another), `chain` (takes chains only),
     `needs-head`, `no-decay` and `decay` (about the optimizer's weight decay).
     """
 

@@ -17,10 +17,11 @@ class TrainConfig:
     Args:
         data: images to learn from, labels unused: a name such as digits or cifar100:train, an .npz file, or a folder of
             pictures; a slice such as [:45000] picks some.
-        views: how two views of a picture are made: a policy (paper, affine-hsv, digits, none) or a list of deformations,
+        views: how views of a picture are made: a policy (paper, affine-hsv, digits, none) or a list of deformations,
             such as "crop(scale=[0.2, 1]) flip".
         size: side of the views in pixels; none: the images' own.
-        network: the encoder: a name, a stack such as "conv32 hardtanh | conv32 maxpool", or a dotted path to an nn.Sequential.
+        network: the encoder: a name, a stack such as "conv32 hardtanh | conv32 maxpool", or a dotted path to an
+            nn.Sequential.
         head: what turns features into an embedding, such as "flatten linear64"; none: the network's own.
         loss: what is wrong with two views' embeddings: a name with its options, such as "hinge(m1=1, m2=3, negatives=5,
             block=true)", or the dotted path of anything called as loss(z_a, z_b).

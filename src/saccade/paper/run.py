@@ -1,4 +1,4 @@
-"""Run the cells of a table at a scale, each once: a finished one is kept as a small JSON, an interrupted one continues."""
+"""Run the cells of a table at a scale, each once: a finished one is a small JSON file, an interrupted one continues."""
 
 import json
 import math
@@ -33,8 +33,8 @@ class Scale:
 
     def said(self) -> str:
         return (
-            f"{self.name} scale: {self.pairs:,} pairs of views a layer (a step end to end trains all), batch {self.batch}, "
-            f"rate {self.rate:g}, probe of {self.probe_epochs} epochs"
+            f"{self.name} scale: {self.pairs:,} pairs of views a layer (a step end to end trains all), "
+            f"batch {self.batch}, rate {self.rate:g}, probe of {self.probe_epochs} epochs"
         )
 
 

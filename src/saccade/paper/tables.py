@@ -1,4 +1,4 @@
-"""Table 1 of Tang, Yang and Amit (2022) as data. A cell is a training configuration and the accuracy published for it."""
+"""Table 1 of Tang, Yang and Amit (2022) as data: a cell is a training configuration and its published accuracy."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table: its name here, its place there, the fields of `TrainConfig` that make it, the paper's value.
+    """One number of a table: its name, its place there, the fields of `TrainConfig` that make it, the paper's value.
 
     A cell that is not `trained` is the encoder as it starts.
     """
@@ -57,7 +57,7 @@ def _other(loss: str, row: str, schedule: str, published: float) -> Cell:
 TABLES: dict[str, PaperTable] = {
     "table1": PaperTable(
         "table1",
-        "Test accuracy (%) of a linear classifier on CIFAR-10 embeddings from encoders trained on CIFAR-100 without labels",
+        "Test accuracy (%) of a linear classifier on CIFAR-10, from encoders trained on CIFAR-100 without labels",
         ("loss", "learning", "update"),
         (FULL, CONSTRAINED),
         (

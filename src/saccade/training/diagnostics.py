@@ -30,8 +30,8 @@ def backpropagated(site: Site, batch: Batch) -> dict[str, Tensor]:
 def measure(site: Site, batch: Batch, gradients: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Any]:
     """One measurement of one site.
 
-    `gradients` are the rule's, `expected` backpropagation's, by the weights' names; batch.views the embeddings. Angles in
-    degrees; a ratio is the norm of feedback over that of the forward weights.
+    `gradients` are the rule's, `expected` backpropagation's, by the weights' names; batch.views the embeddings. Angles
+    in degrees; a ratio is the norm of feedback over that of the forward weights.
     """
     row: dict[str, Any] = {"angle_to_bp": {}, "feedback_angle": {}, "feedback_ratio": {}}
     for name, gradient in gradients.items():

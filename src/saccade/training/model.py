@@ -50,7 +50,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 @dataclass
 class Model:
-    """Everything that a run moves through its steps. `sums` holds each site's running loss and step count for the log."""
+    """Everything that a run moves through its steps. `sums` holds each site's running loss and step count."""
 
     config: TrainConfig
     device: torch.device
@@ -100,8 +100,8 @@ def build(config: TrainConfig, images: ImageSet) -> Model:
     sites = _sites(config, encoder, schedule, shape, images)
     if _feeds_back(config.rule) and all(len(maps_of(nn.ModuleList(site.stages()))) < 2 for site in sites):
         raise InputError(
-            f"The rule {config.rule} replaces the weights that carry errors from one map to the map below, and with the loss "
-            f"{config.loss} under the schedule {config.schedule} there are none; it takes e2e, larger blocks, or bp."
+            f"The rule {config.rule} replaces the weights that carry errors from one map to the map below, and with the "
+            f"loss {config.loss} under the schedule {config.schedule} there are none; it takes e2e, larger blocks, or bp."
         )
     dtype = DTYPES[precision]
     for site, below in zip(sites, _shapes_below(encoder, schedule, shape), strict=True):
@@ -194,7 +194,7 @@ def _order(seed: int, epoch: int, count: int) -> Tensor:
 
 
 def batch_index(model: Model, images: ImageSet, step: int) -> Tensor:
-    """The images of a step: each epoch has an order of its own, drawn from the seed; what is left of it makes no batch."""
+    """The images of a step: each epoch has an order of its own, drawn from the seed; its rest makes no batch."""
     epoch, place = divmod(step, model.steps_per_epoch)
     order = _order(model.config.seed, epoch, len(images))
     return order[place * model.config.batch : (place + 1) * model.config.batch]
