@@ -14,7 +14,8 @@ BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
 def hardware(found: dict[str, Any]) -> str:
-    return f"{found['hardware']['processor']}, {found['hardware']['threads']} thread(s), torch {found['versions']['torch']}"
+    machine = found["hardware"]
+    return f"{machine['processor']}, {machine['threads']} thread(s), torch {found['versions']['torch']}"
 
 
 def quickstart(found: dict[str, Any]) -> str:
@@ -22,7 +23,8 @@ def quickstart(found: dict[str, Any]) -> str:
         name: {kind: spread(values) for kind, values in scores.items()} for name, scores in found["accuracy"].items()
     }
     (HERE.parent / "docs" / "quickstart.svg").write_text(bars(groups, "test accuracy (%)"))
-    said = f"`{found['command']}`, {found['seeds']} seeds, {found['seconds']:.0f} s, {found['date'][:10]}, {hardware(found)}."
+    took = f"{found['seeds']} seeds, {found['seconds']:.0f} s, {found['date'][:10]}"
+    said = f"`{found['command']}`, {took}, {hardware(found)}."
     return f"### Quickstart\n\n{to_markdown(as_table(found))}\n{said}\n"
 
 
@@ -47,7 +49,8 @@ def render() -> None:
     for name, table in TABLES.items():
         for scale in SCALES.values():
             if any((HERE / name / scale.name).glob("*.json")):
-                parts.append(f"### {name.capitalize()}, {scale.name} scale\n\n{to_markdown(results(table, scale, HERE))}")
+                shown = to_markdown(results(table, scale, HERE))
+                parts.append(f"### {name.capitalize()}, {scale.name} scale\n\n{shown}")
     readme = HERE.parent / "README.md"
     before, _, rest = readme.read_text().partition(BEGIN)
     after = rest.partition(END)[2]

@@ -46,7 +46,7 @@ def train(
     progress: Progress | None = None,
     **options: Any,
 ) -> Path:
-    """Train an encoder and return the run's folder; an interrupted run continues there, a finished one is kept.
+    """Train an encoder and return the run's folder; an interrupted run continues, a finished one is kept.
 
     `config` is a configuration, or the name or file of a recipe; `options` are fields of it in place of the recipe's, or
     of `TrainConfig`'s defaults. `out` is the folder (default: under `runs`, named after the choices). `images` stands in
