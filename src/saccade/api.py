@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import draws, measures, networks, views
+from . import measures, networks, views
 from .config.run import TrainConfig, check, from_dict, head_of, read_recipe, recipe
 from .data import ImageSet
 from .data import load as load_images
 from .errors import InputError
 from .evaluation.features import features
-from .evaluation.probe import ProbeResult
+from .evaluation.probe import ProbeResult, deformation
 from .evaluation.probe import probe as probe_encoder
 from .losses import make as make_loss
 from .losses import needs
@@ -48,9 +48,9 @@ def train(
 ) -> Path:
     """Train an encoder and return the run's folder; an interrupted run continues, a finished one is kept.
 
-    `config` is a configuration, or the name or file of a recipe; `options` are fields of it in place of the recipe's, or
-    of `TrainConfig`'s defaults. `out` is the folder (default: under `runs`, named after the choices). `images` stands in
-    for the configured data.
+    `config` is a configuration, or the name or file of a recipe; `options` are fields of it in place of the recipe's,
+    or of `TrainConfig`'s defaults. `out` is the folder (default: under `runs`, named after the choices). `images`
+    stands in for the configured data.
 
     Raises InputError for what cannot run, before anything is written.
     """
@@ -123,13 +123,6 @@ def _fitting(images: ImageSet, run: Path | str) -> ImageSet:
     if images.shape[0] != channels:
         raise InputError(f"{images.name} has pictures of {images.shape[0]} channels; the run {run} takes {channels}.")
     return images
-
-
-def deformation(policy: str, seed: int = 0, size: int | None = None) -> Callable[[Tensor, Tensor], Tensor]:
-    """Deformed test images: each picture's one view, drawn once and for all from the seed and its place in the set."""
-    deform = views.parse(policy, size)
-    base = draws.key(seed, "deformed test")
-    return lambda images, index: deform(images, draws.image_keys(base, index).to(images.device))
 
 
 def probe(
@@ -243,7 +236,9 @@ def run_page_sections(run: Path | str) -> list[Section]:
     if needs(loss).layout == "pair":
         found = distances(run, images)
         margins = (getattr(loss, "m1", None), getattr(loss, "m2", None))
-        caption = "L1 distances between embeddings of two views, of one picture (positive) and of two (negative), in a batch."
+        caption = (
+            "L1 distances between embeddings of two views, of one picture (positive) and of two (negative), in a batch."
+        )
         sections.append(
             Section("Distances of pairs", [Svg(figures.distances(found["before"], found["after"], *margins), caption)])
         )

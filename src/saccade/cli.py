@@ -274,7 +274,7 @@ def _list(argv: list[str]) -> int:
     print("\n".join(f"  {name:<16} {network.line}" for name, network in NETWORKS.items()))
     for title, described in (("views", POLICIES), ("deformations", DEFORMATIONS), ("data", DATA)):
         print(title)
-        print("\n".join(f"  {name:<16} {entry.description}" for name, entry in described.items()))  # type: ignore[attr-defined]
+        print("\n".join(f"  {name:<16} {entry.description}" for name, entry in described.items()))
     print("recipes")
     for name, path in recipes().items():
         first = path.read_text().splitlines()[0].lstrip("# ")
@@ -304,7 +304,7 @@ def _quickstart(argv: list[str]) -> int:
 def _reproduce(argv: list[str]) -> int:
     parser = _parser("reproduce")
     parser.add_argument("name", type=str, help="a table of the paper, such as table1")
-    parser.add_argument("--scale", type=str, default="small", help="paper, small, tiny or smoke")
+    parser.add_argument("--scale", type=str, default="small", help="paper, small, tiny, digits or smoke")
     parser.add_argument(
         "--cells", type=str | None, default=None, help="names of cells, with commas between (default: all)"
     )

@@ -22,7 +22,7 @@ RANDOM = "random encoder, linear probe"
 OURS = "without labels (hinge, E2E, BP), linear probe"
 WITH_LABELS = "with labels, plain digits"
 UPPER_MARK = "with labels, the same deformations"
-OTHERS = {
+OTHERS: dict[str, dict[str, Any]] = {
     "without labels, GLL, BP": {"schedule": "gll"},
     "without labels, GLL, RF": {"schedule": "gll", "rule": "rf"},
     "without labels, GLL, URF": {"schedule": "gll", "rule": "urf"},
@@ -43,9 +43,7 @@ DIFFERENCE = (
 Progress = Callable[[int, int, float], None]
 
 
-def run(
-    out: Path, seeds: int = 3, *, everything: bool = False, progress: Progress | None = None
-) -> tuple[Table, Path]:
+def run(out: Path, seeds: int = 3, *, everything: bool = False, progress: Progress | None = None) -> tuple[Table, Path]:
     """Train and compare, with `seeds` seeds; returns the table and the page, `out/page.html`.
 
     The training images alone train the encoder and fit the probe; the test digits are scored once. `everything` adds

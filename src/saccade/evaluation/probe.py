@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from saccade import draws, views
+from saccade.data import ImageSet
 from saccade.errors import InputError
 from saccade.evaluation.features import features, layer_shapes, pooled_grid
 from saccade.evaluation.knn import knn_accuracy
@@ -15,17 +17,6 @@ from saccade.evaluation.linear import accuracy, fit_adam, fit_exact
 
 PROTOCOLS = ("exact", "paper", "knn")
 POOL_TO = 4096  # features a layer, for the exact probe
-
-
-class LabelledImages(Protocol):
-    """A set of images with its name and labels (n,), int64 from 0, or None."""
-
-    name: str
-    labels: Tensor | None
-
-    def __len__(self) -> int: ...
-
-    def batch(self, index: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -47,8 +38,8 @@ class ProbeResult:
 
 def probe(
     encoder: Iterable[nn.Module],
-    train_set: LabelledImages,
-    test_set: LabelledImages,
+    train_set: ImageSet,
+    test_set: ImageSet,
     *,
     layers: Sequence[int],
     protocol: str = "exact",
@@ -142,7 +133,14 @@ def probe(
     return results
 
 
-def _labels(images: LabelledImages) -> Tensor:
+def deformation(policy: str, seed: int = 0, size: int | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+    """Deformed test images: each picture's one view, drawn once and for all from the seed and its place in the set."""
+    deform = views.parse(policy, size)
+    base = draws.key(seed, "deformed test")
+    return lambda images, index: deform(images, draws.image_keys(base, index).to(images.device))
+
+
+def _labels(images: ImageSet) -> Tensor:
     if images.labels is None:
         raise InputError(f"{images.name}: has no labels, and a probe needs them.")
     return images.labels

@@ -11,13 +11,11 @@ from .. import networks
 from ..config.run import TrainConfig, from_dict
 from ..data import ImageSet, load
 from ..errors import InputError
-from ..evaluation.probe import probe
+from ..evaluation.probe import deformation, probe
 from ..report.tables import Table, spread
 from ..training import pick_device, pick_precision, read_weights, run
 from ..training.folder import read_json, surroundings, write_json
 from .tables import Cell, PaperTable
-
-ENCODER, PROBE, TEST = "cifar100:train", "cifar10:train[:45000]", "cifar10:test"
 
 
 @dataclass(frozen=True)
@@ -29,12 +27,17 @@ class Scale:
     batch: int
     rate: float
     probe_epochs: int
-    images: tuple[int | None, int | None] = (None, None)  # of the probe's training and test sets
+    sets: tuple[str, str, str] = ("cifar100:train", "cifar10:train[:45000]", "cifar10:test")  # encoder's, probe's, test
+    network: str = "cifar"
+    views: str = "paper"
+    test_views: str | None = None
 
     def said(self) -> str:
         return (
             f"{self.name} scale: {self.pairs:,} pairs of views a layer (a step end to end trains all), "
-            f"batch {self.batch}, rate {self.rate:g}, probe of {self.probe_epochs} epochs"
+            f"batch {self.batch}, rate {self.rate:g}, views {self.views}, probe of {self.probe_epochs} epochs; network "
+            f"{self.network} trained on {self.sets[0]}, probe fitted on {self.sets[1]}, scored on {self.sets[2]}"
+            + (f" deformed by {self.test_views}" if self.test_views else "")
         )
 
 
@@ -42,20 +45,25 @@ SCALES = {
     "paper": Scale("paper", 400 * 50_000, 500, 1e-4, 400),
     "small": Scale("small", 100_000, 100, 3e-4, 30),
     "tiny": Scale("tiny", 25_000, 100, 3e-4, 30),
-    "smoke": Scale("smoke", 200, 100, 3e-4, 1, (1000, 500)),
+    "smoke": Scale("smoke", 200, 100, 3e-4, 1, ("cifar100:train[:1000]", "cifar10:train[:1000]", "cifar10:test[:500]")),
+    "digits": Scale(
+        "digits",
+        30_000,
+        50,
+        1e-3,
+        60,
+        ("digits:train", "digits:train", "digits:test"),
+        "emnist",
+        "digits",
+        "digits",
+    ),
 }
 
 
 def config_of(cell: Cell, scale: Scale, seed: int, size: int) -> TrainConfig:
     """The cell's training configuration, for an encoder's set of `size` images."""
-    fixed = {
-        "data": ENCODER,
-        "network": "cifar",
-        "views": "paper",
-        "batch": scale.batch,
-        "rate": scale.rate,
-        "seed": seed,
-    }
+    taken = {"network": scale.network, "views": scale.views, "batch": scale.batch, "rate": scale.rate}
+    fixed = {"data": scale.sets[0], "seed": seed, **taken}
     # Whole steps, so that a scale's pairs are what is trained.
     epochs = math.ceil(scale.pairs / scale.batch) / (size // scale.batch)
     return from_dict({**asdict(TrainConfig()), **fixed, **cell.options, "epochs": epochs}, f"The cell {cell.name}")
@@ -90,8 +98,7 @@ def run_cells(
     if not missing:
         return
     device = pick_device("auto")
-    encoder_set, probe_set, test_set = (load(name, root=root, device=device) for name in (ENCODER, PROBE, TEST))
-    probe_set, test_set = (s.take(0, k) if k else s for s, k in zip((probe_set, test_set), scale.images, strict=True))
+    encoder_set, probe_set, test_set = (load(name, root=root, device=device) for name in scale.sets)
     for done, (seed, cell, path) in enumerate(missing):
         if progress:
             progress("cells", done, len(missing))
@@ -143,6 +150,7 @@ def _result(
         test_set,
         layers=[len(encoder)],
         protocol="paper",
+        deform_test=deformation(scale.test_views) if scale.test_views else None,
         epochs=scale.probe_epochs,
         seed=config.seed,
         precision=pick_precision("auto", device),
@@ -172,7 +180,9 @@ def results(table: PaperTable, scale: Scale, out: Path) -> Table:
             line += [None, None] if cell is None else [_ours(table, scale, cell, out), cell.published]
         rows.append(line)
     header = [*table.names, *(part for column in table.columns for part in (column, "published"))]
-    return Table(header, rows, f"{table.caption}. Ours at {scale.said()}; published at the paper's scale.", digits=2)
+    return Table(
+        header, rows, f"{table.caption}. Ours at {scale.said()}; published: on CIFAR at the paper's scale.", digits=2
+    )
 
 
 def _ours(table: PaperTable, scale: Scale, cell: Cell, out: Path) -> Any:

@@ -57,7 +57,7 @@ def _other(loss: str, row: str, schedule: str, published: float) -> Cell:
 TABLES: dict[str, PaperTable] = {
     "table1": PaperTable(
         "table1",
-        "Test accuracy (%) of a linear classifier on CIFAR-10, from encoders trained on CIFAR-100 without labels",
+        "Test accuracy (%) of a linear classifier on the last layer of encoders trained without labels",
         ("loss", "learning", "update"),
         (FULL, CONSTRAINED),
         (

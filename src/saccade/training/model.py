@@ -65,6 +65,7 @@ class Model:
     steps_per_epoch: int
     steps_per_site: int
     sums: Tensor
+    broken: Tensor
     recent: list[tuple[Site, Batch]] = field(default_factory=list)  # who learned at the last step, from what
 
     @property
@@ -100,12 +101,12 @@ def build(config: TrainConfig, images: ImageSet) -> Model:
     sites = _sites(config, encoder, schedule, shape, images)
     if _feeds_back(config.rule) and all(len(maps_of(nn.ModuleList(site.stages()))) < 2 for site in sites):
         raise InputError(
-            f"The rule {config.rule} replaces the weights that carry errors from one map to the map below, and with the "
-            f"loss {config.loss} under the schedule {config.schedule} there are none; it takes e2e, larger blocks, or bp."
+            f"The rule {config.rule} replaces the weights that carry errors from one map to the map below, and there "
+            f"are none with the loss {config.loss} under the schedule {config.schedule}; it takes e2e, larger blocks, or bp."
         )
     dtype = DTYPES[precision]
     for site, below in zip(sites, _shapes_below(encoder, schedule, shape), strict=True):
-        site.to(device, dtype, memory_format=torch.channels_last)
+        site.to(device, dtype).to(memory_format=torch.channels_last)
         rule.prepare(site, below, config.seed)
         site.train()
     optimizers = {
@@ -128,6 +129,7 @@ def build(config: TrainConfig, images: ImageSet) -> Model:
         steps_per_epoch,
         max(1, round(config.epochs * steps_per_epoch)),
         torch.zeros(len(sites), 2, dtype=torch.float64, device=device),
+        torch.zeros(len(sites), 2, dtype=torch.int64, device=device),
     )
 
 
@@ -227,14 +229,21 @@ def train_step(model: Model, images: ImageSet, step: int, watch: list[dict[str, 
         x = x.contiguous(memory_format=torch.channels_last)
     turns = model.schedule.sites(model.config.seed, step, len(model.sites), model.steps_per_site)
     model.recent = []
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=model.precision == "bfloat16"):
+    with (
+        torch.autocast(model.device.type, torch.bfloat16, enabled=model.precision == "bfloat16"),
+        torch.random.fork_rng(devices=[]),
+    ):
+        torch.manual_seed(
+            draws.key(model.config.seed, "step", step)
+        )  # for dropout, say, in a network of the user's own
         for site in model.sites[: max(turns) + 1]:
             if site.index not in turns:
                 with torch.no_grad():
                     x = site.layers(x)
                 continue
             batch = Batch(x, labels, made.grid, model.config.seed, step)
-            expected = backpropagated(site, batch) if watch is not None else {}
+            with torch.random.fork_rng(devices=[]):
+                expected = backpropagated(site, batch) if watch is not None else {}
             found: dict[str, Tensor] = {}
             for group in model.rule.phases(site, batch):
                 if watch is not None:
@@ -250,5 +259,14 @@ def train_step(model: Model, images: ImageSet, step: int, watch: list[dict[str, 
             model.sums[site.index, 0] += batch.loss.double() / images_seen
             model.sums[site.index, 1] += 1
             model.recent.append((site, batch))
+            _mark_broken(model, site, batch.loss, step + 1)
             if watch is not None:
                 watch.append({"site": site.index} | measure(site, batch, found, expected))
+
+
+def _mark_broken(model: Model, site: Site, loss: Tensor, step: int) -> None:
+    """Note the first step whose loss or weights are not finite, without waiting for a GPU to finish it."""
+    largest = torch.nn.utils.get_total_norm([p for p in site.parameters() if p.requires_grad], float("inf"))
+    now = ~torch.stack([loss.double(), largest.detach().double()]).isfinite()
+    first = model.broken[site.index]
+    first.copy_(torch.where((first == 0) & now, step, first))
