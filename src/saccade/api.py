@@ -3,10 +3,13 @@
 A run is a folder. Functions take the folder's path, or what `train` returned, which is the same.
 """
 
+import json
 import resource
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +29,14 @@ from .losses import needs
 from .report import figures
 from .report.page import Block, Picture, Section, Svg, write_page
 from .report.run import run_sections
-from .training import build, pick_device, pick_precision, read_weights, train_step
+from .training import build, pick_device, pick_precision, read_weights, replay, train_step
 from .training import run as run_training
-from .training.folder import read_json, write_json
+from .training.folder import read_json, read_metrics, surroundings, write_json
 from .training.loop import Progress
 from .training.model import make_batch
 from .views.sheet import sheet
 
-__all__ = ["TrainConfig", "embed", "evaluate", "load_encoder", "load_images", "page", "probe", "train"]
+__all__ = ["TrainConfig", "embed", "evaluate", "load_encoder", "load_images", "page", "probe", "train", "verify"]
 
 Images = ImageSet | str
 
@@ -220,6 +223,45 @@ def distances(run: Path | str, images: Images | None = None) -> dict[str, tuple[
             z_a, z_b = model.sites[-1](x)[1].flatten(1).float().chunk(2)
         found[when] = tuple(d.cpu() for d in measures.pair_distances(z_a, z_b))
     return found  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `verify` found: whether the replayed lines were the same, and one sentence about it."""
+
+    exact: bool
+    said: str
+
+
+def verify(run: Path | str, *, rows: int = 3, images: ImageSet | None = None) -> Verdict:
+    """Replay a run's first steps, up to its `rows`-th logged loss, and compare every line of the metrics exactly.
+
+    The replay is made in a temporary folder, in the precision that the run was made in; `images` stands in for the
+    configured data. Raises InputError where the run logged nothing, or its images are not these.
+    """
+    config, facts = configuration(run), read_json(Path(run) / "run.json")
+    if rows < 1:
+        raise InputError(f"rows is {rows}; it takes a whole number of at least 1.")
+    logged = read_metrics(Path(run))
+    steps = sorted({row["step"] for row in logged if "loss" in row})[:rows]
+    if not steps:
+        raise InputError(f"{run} has logged no losses yet; it takes a run with a line of metrics.")
+    config = replace(config, precision=str(facts.get("precision", config.precision)))
+    loaded = images if images is not None else _images(config.data, config, pick_device(config.device))
+    if loaded.fingerprint() != facts.get("data", {}).get("sha256"):
+        raise InputError(f"The images {loaded.name} are not those that {run} learned from; their hashes differ.")
+    with tempfile.TemporaryDirectory() as folder:
+        again = replay(config, steps[-1], Path(folder), images=loaded)
+    first = [row for row in logged if row["step"] <= steps[-1]]
+    pairs = zip_longest(first, again)
+    different = next((pair for pair in pairs if json.dumps(pair[0]) != json.dumps(pair[1])), None)
+    if different is None:
+        return Verdict(True, f"{run} is reproduced exactly here: {len(first)} lines, to step {steps[-1]}.")
+    there, here = map(json.dumps, different)
+    now = surroundings()
+    changed = [name for name in ("versions", "hardware", "source") if facts.get(name) != now[name]]
+    why = f"what differs here: {', '.join(changed)}" if changed else "versions, hardware and source tree are the same"
+    return Verdict(False, f"{run} is not reproduced exactly here: {there} in the run, {here} here; {why}.")
 
 
 def run_page_sections(run: Path | str) -> list[Section]:

@@ -18,6 +18,7 @@ COMMANDS = {
     "views": "draw a sheet of pictures and their views",
     "reproduce": "run a table of the paper, cell by cell, and render it beside the published numbers",
     "page": "write a run's page anew",
+    "verify": "replay a run's first steps and say whether this machine reproduces them exactly",
     "list": "name all losses, schedules, rules, networks, views, data and recipes",
 }
 
@@ -256,6 +257,18 @@ def _page(argv: list[str]) -> int:
 
     print(api.page(given.run))
     return 0
+
+
+def _verify(argv: list[str]) -> int:
+    parser = _parser("verify")
+    parser.add_argument("run", type=str, help="folder of a run")
+    _int(parser, "--rows", 3, "logged losses to replay")
+    given = _parse(parser, argv)
+    from . import api
+
+    verdict = api.verify(given.run, rows=given.rows)
+    print(verdict.said)
+    return 0 if verdict.exact else 1
 
 
 def _list(argv: list[str]) -> int:

@@ -1,6 +1,6 @@
 """Training: sites, the loop, checkpoints, precision and devices."""
 
-from .loop import read_weights, run
+from .loop import read_weights, replay, run
 from .model import Model, build, pick_device, pick_precision, train_step
 
-__all__ = ["Model", "build", "pick_device", "pick_precision", "read_weights", "run", "train_step"]
+__all__ = ["Model", "build", "pick_device", "pick_precision", "read_weights", "replay", "run", "train_step"]

@@ -4,6 +4,7 @@ A checkpoint is one safetensors file whose name carries its step and the start o
 place, flushed to disk and renamed; the last two are kept. No pickle is written or read anywhere.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -16,15 +17,26 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, RunError
 from .model import Model
 
 KEPT = 2
-_NAME = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{16})\.safetensors")
+_NAME = re.compile(r"checkpoint-(\d{9,18})-([0-9a-f]{16})\.safetensors")
+
+
+def refusal(error: OSError, path: Path) -> InputError | RunError:
+    """What to raise where a file could not be written: RunError where the disk is full, InputError else."""
+    kind = RunError if error.errno in (errno.ENOSPC, errno.EDQUOT) else InputError
+    return kind(
+        f"{path.name} could not be written to {path.parent}: {error.strerror}; what was written before is intact."
+    )
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is either there whole or not at all. Raises InputError where the disk takes no more."""
+    """Write a file so that it is either there whole or not at all.
+
+    Raises RunError where the disk takes no more, InputError where the file cannot be written for another reason.
+    """
     beside = path.with_name(f".{path.name}.part")
     try:
         with beside.open("wb") as stream:
@@ -39,15 +51,12 @@ def write_whole(path: Path, content: bytes) -> None:
             os.close(folder)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise InputError(
-            f"{path.name} ({len(content):,} bytes) could not be written to {path.parent}: {error.strerror}; what was written "
-            "before is intact."
-        ) from None
+        raise refusal(error, path) from None
 
 
 def save(model: Model, step: int, folder: Path) -> Path:
     """Write the state after `step` steps, and drop all but the last two checkpoints."""
-    content = serialize({name: tensor.contiguous().cpu() for name, tensor in _state(model).items()})
+    content = serialize(portable(_state(model) | {"step": torch.tensor(step)}))
     path = folder / f"checkpoint-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
     write_whole(path, content)
     for old in found(folder)[KEPT:]:
@@ -55,20 +64,29 @@ def save(model: Model, step: int, folder: Path) -> Path:
     return path
 
 
+def portable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies as safetensors takes them: on the processor, in one order, none sharing another's memory."""
+    return {name: t.detach().clone(memory_format=torch.contiguous_format).cpu() for name, t in tensors.items()}
+
+
 def restore(model: Model, folder: Path) -> int:
     """Load the newest whole checkpoint into `model` and return its step; 0 where there is none.
 
-    A torn or altered file is named on standard error, renamed to end in `.damaged`, and the one before it used.
+    A torn or altered file is named on standard error, renamed to end in `.damaged`, and the one before it used. Raises
+    InputError for a whole one that is of another configuration.
     """
     for leftover in folder.glob(".*.part"):
         leftover.unlink()
-    for path in found(folder):
+    paths = found(folder)
+    for path in paths:
         tensors = _read(path)
         if tensors is not None:
-            _load(model, tensors)
+            _load(model, tensors, path.name)
             return _step(path)
         print(f"{path.name} is damaged; it is set aside and the checkpoint before it used.", file=sys.stderr)
         path.rename(path.with_name(f"{path.name}.damaged"))
+    if paths:
+        print("No checkpoint is whole; the run starts at its beginning.", file=sys.stderr)
     return 0
 
 
@@ -90,19 +108,23 @@ def _step(path: Path) -> int:
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
-    content = path.read_bytes()
     match = _NAME.fullmatch(path.name)
-    if match is None or hashlib.sha256(content).hexdigest()[:16] != match[2]:
-        return None
     try:
-        return parse_tensors(content)
-    except SafetensorError:
+        content = path.read_bytes()
+        if match is None or hashlib.sha256(content).hexdigest()[:16] != match[2]:
+            return None
+        tensors = parse_tensors(content)
+        return tensors if int(tensors["step"]) == int(match[1]) else None
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError):
         return None
 
 
 def _state(model: Model) -> dict[str, Tensor]:
     """Every tensor that the next step depends on, by name."""
-    state = {f"model.{name}": tensor for name, tensor in model.modules().state_dict().items()}
+    modules = model.modules()
+    state = {f"model.{name}": tensor for name, tensor in modules.state_dict().items()}
+    # Buffers that their module leaves out of what is saved, such as the queue of a loss of the user's own.
+    state |= {f"buffer.{name}": b for name, b in modules.named_buffers() if f"model.{name}" not in state}
     state["sums"] = model.sums
     for (site, group), optimizer in model.optimizers.items():
         for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
@@ -112,21 +134,25 @@ def _state(model: Model) -> dict[str, Tensor]:
     return state
 
 
-def _load(model: Model, tensors: dict[str, Tensor]) -> None:
-    weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+def _load(model: Model, tensors: dict[str, Tensor], source: str) -> None:
+    modules = model.modules()
     try:
-        model.modules().load_state_dict(weights)
-    except RuntimeError as error:
+        modules.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+        model.sums.copy_(tensors["sums"])
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "buffer":
+                owner, _, own = rest.rpartition(".")
+                setattr(modules.get_submodule(owner), own, tensor.to(model.device))
+            elif kind == "optimizer":
+                site, group, number, entry = rest.split(".")
+                optimizer = model.optimizers[int(site), group]
+                parameter = optimizer.param_groups[0]["params"][int(number)]
+                if entry != "step":  # Adam counts its steps in a tensor that stays on the processor
+                    tensor = torch.empty_like(parameter).copy_(tensor.view_as(parameter))  # in the parameter's layout
+                optimizer.state[parameter][entry] = tensor
+    except (RuntimeError, KeyError, ValueError, IndexError, AttributeError) as error:
+        reason = str(error).splitlines()[-1].strip()
         raise InputError(
-            f"The checkpoint does not fit this configuration: {str(error).splitlines()[-1].strip()}"
+            f"The checkpoint {source} does not fit this configuration ({reason}); it takes one that this run wrote."
         ) from None
-    model.sums.copy_(tensors["sums"])
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, site, group, number, entry = name.split(".")
-            optimizer = model.optimizers[int(site), group]
-            parameter = optimizer.param_groups[0]["params"][int(number)]
-            # Adam counts its steps in a tensor that stays on the processor.
-            device = torch.device("cpu") if entry == "step" else parameter.device
-            layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
-            optimizer.state[parameter][entry] = tensor.to(device, memory_format=layout)

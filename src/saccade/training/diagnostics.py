@@ -45,9 +45,10 @@ def measure(site: Site, batch: Batch, gradients: dict[str, Tensor], expected: di
             row["feedback_ratio"][name] = round(measures.norm_ratio(feedback, weight), 6)
     if len(site.inverses):
         row["reconstruction"] = [round(e, 6) for e in reconstruction_errors(site, batch.inputs)]
-    z = batch.views[-1].flatten(1).float()
+    z = batch.views[0].flatten(1).float()
     row["embedding_std"] = round(float(measures.embedding_std(z)), 6)
-    if z.shape[1] <= 1024:  # a feature map's singular values would cost more than the step
+    # A feature map's singular values would cost more than the step; numbers that are not finite have none.
+    if z.shape[1] <= 1024 and bool(z.isfinite().all()):
         row["rank_me"] = round(float(measures.rank_me(z)), 4)
         row["participation_ratio"] = round(float(measures.participation_ratio(z)), 4)
     return {name: value for name, value in row.items() if value != {}}

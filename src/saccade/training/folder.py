@@ -27,7 +27,7 @@ import torch
 from .. import __version__
 from ..config.run import INCIDENTAL, TrainConfig, read_recipe, to_yaml
 from ..errors import InputError
-from .checkpoint import write_whole
+from .checkpoint import refusal, write_whole
 
 
 @contextmanager
@@ -47,14 +47,18 @@ def claimed(folder: Path, config: TrainConfig) -> Iterator[Path]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InputError(
                 f"The output folder {folder} is being written by another process; it takes one at a time."
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"The output folder {folder} cannot be locked ({error.strerror}); it takes a file system with locks."
             ) from None
         recipe = folder / "config.yaml"
         if recipe.exists():
             _refuse_other(folder, read_recipe(recipe), config)
-        elif any(path.name != ".lock" for path in folder.iterdir()):
+        elif any(path.name != ".lock" and path.suffix != ".part" for path in folder.iterdir()):  # .part: it died there
             (folder / ".lock").unlink()
             raise InputError(
                 f"The output folder {folder} holds other files and no run; it takes a new or empty folder."
@@ -147,22 +151,43 @@ class Metrics:
 
     def __init__(self, folder: Path, step: int):
         self.path = folder / "metrics.jsonl"
+        kept = [row for row in read_metrics(folder) if row["step"] <= step]
+        self.warned = {(row.get("site"), row["warning"]) for row in kept if "warning" in row}
         if self.path.exists():
-            kept = [json.dumps(row) for row in read_metrics(folder) if row["step"] <= step]
-            write_whole(self.path, "".join(f"{line}\n" for line in kept).encode())
+            write_whole(self.path, "".join(f"{json.dumps(row)}\n" for row in kept).encode())
 
     def add(self, row: dict[str, Any]) -> None:
-        with self.path.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
+        """Append a line. Raises RunError where the disk is full."""
+        try:
+            with self.path.open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise refusal(error, self.path) from None
+
+    def warn(self, site: int, step: int, warning: str, sentence: str) -> None:
+        """Say a warning about a site on standard error and in the lines; each kind once a run."""
+        if (site, warning) not in self.warned:
+            self.warned.add((site, warning))
+            self.add({"step": step, "site": site, "warning": warning})
+            print(f"Step {step}: {sentence}", file=sys.stderr)
+
+    def flush(self) -> None:
+        """Have the lines on the disk, as a checkpoint that follows them must find them there."""
+        if self.path.exists():
+            with self.path.open("a") as stream:
+                os.fsync(stream.fileno())
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The whole lines of a run's metrics; a last line that a dying process left unfinished is passed over."""
     path = folder / "metrics.jsonl"
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            break
+        rows.append(row)
     return rows

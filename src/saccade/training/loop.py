@@ -19,8 +19,9 @@ from .. import measures
 from ..config.run import TrainConfig
 from ..data import ImageSet, load
 from ..errors import InputError, RunError, Stopped
+from ..rules import Batch
 from . import checkpoint
-from .folder import Metrics, claimed, read_json, surroundings, write_config, write_json
+from .folder import Metrics, claimed, read_json, read_metrics, surroundings, write_config, write_json
 from .model import Model, build, pick_device, train_step
 
 WEIGHTS = "weights.safetensors"
@@ -33,21 +34,15 @@ def run(config: TrainConfig, out: Path, *, images: ImageSet | None = None, progr
     """Train as `config` says, in the folder `out`, and return it. A run that was interrupted there continues.
 
     `images` stands in for the configured data where a caller has it in memory. `progress` is called after each logged
-    step. Raises InputError for what cannot run, RunError for numbers that are no longer finite, Stopped where a signal
-    asked for it.
+    step. Raises InputError for what cannot run, RunError for numbers that are no longer finite and for a full disk,
+    Stopped where a signal asked for it.
     """
-    if config.deterministic:
-        torch.use_deterministic_algorithms(True)
-    if images is None:
-        images = load(config.data, root=config.data_root, download=config.download, device=pick_device(config.device))
-    model = build(config, images)
-    if config.init_from:
-        model.encoder.load_state_dict(_initial(Path(config.init_from), model))
+    model, images = _prepared(config, images)
     with claimed(out, config):
-        if (out / "run.json").exists() and read_json(out / "run.json").get("finished"):
+        before = read_json(out / "run.json") if (out / "run.json").exists() else {}
+        if before.get("finished"):
+            checkpoint.remove(out)  # it may have died just before it did so itself
             return out
-        write_config(out, config)
-        step = checkpoint.restore(model, out)
         facts = {
             **surroundings(),
             "data": {
@@ -61,12 +56,14 @@ def run(config: TrainConfig, out: Path, *, images: ImageSet | None = None, progr
             "precision": model.precision,
             "parameters": {"encoder": _count(model.encoder), "all": _count(model.modules())},
             "steps": model.total_steps,
-            "resumed_at": step,
-            "finished": False,
         }
+        _refuse_other_images(before, facts, out)
+        write_config(out, config)
+        step = checkpoint.restore(model, out)
+        facts |= {"resumed_at": step, "earlier": _earlier(before) if step else [], "finished": False}
         write_json(out / "run.json", facts)
         started = time.perf_counter()
-        _train(model, images, step, out, progress)
+        _train(model, images, step, model.total_steps, out, progress)
         seconds = time.perf_counter() - started
         checkpoint.write_whole(out / WEIGHTS, serialize(weights(model)))
         pairs = (model.total_steps - step) * config.batch
@@ -80,6 +77,42 @@ def run(config: TrainConfig, out: Path, *, images: ImageSet | None = None, progr
     return out
 
 
+def replay(config: TrainConfig, steps: int, out: Path, *, images: ImageSet | None = None) -> list[dict[str, Any]]:
+    """Train the first `steps` steps of a run anew, in the empty folder `out`, and return the metrics' lines."""
+    model, images = _prepared(config, images)
+    _train(model, images, 0, min(steps, model.total_steps), out, None)
+    return read_metrics(out)
+
+
+def _prepared(config: TrainConfig, images: ImageSet | None) -> tuple[Model, ImageSet]:
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
+    if images is None:
+        images = load(config.data, root=config.data_root, download=config.download, device=pick_device(config.device))
+    model = build(config, images)
+    if config.init_from:
+        model.encoder.load_state_dict(_initial(Path(config.init_from), model))
+    return model, images
+
+
+def _refuse_other_images(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+    """A run goes on with the images that it began with, and says so where it goes on in another precision."""
+    began, have = (facts.get("data", {}).get("sha256") for facts in (before, now))
+    if began and began != have:
+        raise InputError(
+            f"The images {now['data']['name']} are not those that the run in {out} began with (their hashes differ); "
+            "it takes the same images or a new folder."
+        )
+    if before and before.get("precision") != now["precision"]:
+        print(f"The run began in {before.get('precision')} and goes on in {now['precision']}.", file=sys.stderr)
+
+
+def _earlier(before: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the parts of a run before this one were run on, for those that left something to continue."""
+    part = ("command", "date", "versions", "hardware", "source", "device", "precision", "resumed_at")
+    return [*before.get("earlier", []), {name: before.get(name) for name in part}]
+
+
 def _count(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
@@ -90,7 +123,7 @@ def weights(model: Model) -> dict[str, Tensor]:
     for site in model.sites:
         if site.head is not None:
             named |= {f"heads.{site.index}.{name}": tensor for name, tensor in site.head.state_dict().items()}
-    return {name: tensor.contiguous().cpu() for name, tensor in named.items() if not name.endswith(".feedback")}
+    return checkpoint.portable({name: tensor for name, tensor in named.items() if not name.endswith(".feedback")})
 
 
 def _initial(source: Path, model: Model) -> dict[str, Tensor]:
@@ -98,6 +131,8 @@ def _initial(source: Path, model: Model) -> dict[str, Tensor]:
     own = model.encoder.state_dict()
     if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in own.items() if not k.endswith(".feedback")}:
         raise InputError(f"init_from {source} holds an encoder of other layers than network {model.config.network!r}.")
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise InputError(f"init_from {source} holds weights that are not finite; it takes a run that went well.")
     return {name: tensors.get(name, tensor) for name, tensor in own.items()}
 
 
@@ -112,30 +147,33 @@ def read_weights(folder: Path, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _train(model: Model, images: ImageSet, step: int, out: Path, progress: Progress | None) -> None:
+def _train(model: Model, images: ImageSet, step: int, last: int, out: Path, progress: Progress | None) -> None:
     metrics = Metrics(out, step)
     every = min(LOG_EVERY, model.steps_per_epoch)
     saved = time.monotonic()
     with _asked_to_stop() as asked:
-        while step < model.total_steps:
+        while step < last:
             watch: list[dict[str, Any]] | None = None
             if model.config.diagnostics and step % model.config.diagnostics == 0:
                 watch = []
             train_step(model, images, step, watch)
             step += 1
-            if model.device.type == "cpu":  # on a GPU this would wait for the step to finish
-                _refuse_nonfinite(model, step, out)
+            logs = step % every == 0 or step == model.total_steps
+            stops = bool(asked)
+            saves = stops or time.monotonic() - saved > model.config.checkpoint_seconds
+            if logs or saves or model.device.type == "cpu":  # on a GPU looking waits for the steps to finish
+                _refuse_nonfinite(model, out)
             for row in watch or []:
                 metrics.add({"step": step, **row})
-            if step % every == 0 or step == model.total_steps:
-                _refuse_nonfinite(model, step, out)
+            if logs:
                 loss = _log(model, metrics, step)
                 if progress:
                     progress(step, model.total_steps, loss)
-            if asked or time.monotonic() - saved > model.config.checkpoint_seconds:
+            if saves:
+                metrics.flush()
                 checkpoint.save(model, step, out)
                 saved = time.monotonic()
-            if asked:
+            if stops:
                 raise Stopped(
                     f"Stopped at step {step} of {model.total_steps}, which is saved; the same command continues."
                 )
@@ -149,28 +187,41 @@ def _log(model: Model, metrics: Metrics, step: int) -> float:
         metrics.add({"step": step, "epoch": epoch, "site": index, "loss": loss})
     model.sums.zero_()
     for site, batch in model.recent:
-        _warn_of_collapse(site.index, batch.views, metrics, step)
+        _warn(site.index, batch, metrics, step)
     return sum(loss for _, loss in rows) / max(len(rows), 1)
 
 
-def _warn_of_collapse(site: int, embeddings: tuple[Tensor, ...], metrics: Metrics, step: int) -> None:
-    """Say so when all embeddings of a batch are alike: their spread is below a thousandth of their size."""
-    z = embeddings[-1].flatten(1)
+def _warn(site: int, batch: Batch, metrics: Metrics, step: int) -> None:
+    """Say so when the embeddings of a batch are alike, their spread below a thousandth of their size, or when most units
+    of the features (channels, over all places) have one value."""
+    assert batch.outputs is not None
+    z = batch.views[0][:256].flatten(1)
     size = float(z.double().abs().mean())
     if measures.embedding_std(z) < 1e-3 * size or size == 0:
-        metrics.add({"step": step, "site": site, "warning": "collapse"})
-        print(f"Step {step}: the embeddings of site {site} are nearly all alike (collapse).", file=sys.stderr)
+        said = f"the embeddings of site {site} are nearly all alike; a lower rate or another loss may help."
+        metrics.warn(site, step, "collapse", said)
+    dead = measures.dead_units(batch.outputs[:256].movedim(1, -1).flatten(0, -2))
+    if dead > 0.5:
+        said = f"{dead:.0%} of the units of site {site} have one value for all images; a lower rate may help."
+        metrics.warn(site, step, "dead units", said)
 
 
-def _refuse_nonfinite(model: Model, step: int, out: Path) -> None:
-    for site, batch in model.recent:
-        healthy = batch.loss is not None and bool(torch.isfinite(batch.loss).all())
-        if not healthy:
-            kept = [p.name for p in checkpoint.found(out)]
-            raise RunError(
-                f"The loss of site {site.index} is not finite at step {step}; last good checkpoint: "
-                f"{kept[0] if kept else 'none'}. A lower rate may help."
-            )
+def _refuse_nonfinite(model: Model, out: Path) -> None:
+    broken = model.broken.tolist()
+    marked = [(step, site, which) for site, steps in enumerate(broken) for which, step in enumerate(steps) if step]
+    if not marked:
+        return
+    step, index, which = min(marked)
+    layers = [k + 1 for k, layer in enumerate(model.encoder) if layer in list(model.sites[index].layers)]
+    where = f"site {index} (layers {layers[0]} to {layers[-1]})"
+    if which == 1:
+        bad = [name for name, p in model.sites[index].named_parameters() if not bool(p.isfinite().all())]
+        where += f" ({', '.join(bad[:3])})"
+    kept = checkpoint.found(out)
+    raise RunError(
+        f"The {('loss', 'weights')[which]} of {where} {('is', 'are')[which]} not finite at step {step}; "
+        f"last good checkpoint: {kept[0].name if kept else 'none'}. A lower rate may help."
+    )
 
 
 @contextmanager
