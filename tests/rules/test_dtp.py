@@ -69,7 +69,7 @@ def make_site(net, loss, rule):
     return site, shape
 
 
-def algorithm_1(site, rule, batch, rates):
+def algorithm_1(site, options, batch, rates):
     """One step of Algorithm 1 on `site`, every weight moved by plain gradient descent."""
     layers, inverses, top = list(site.layers), list(site.inverses), site.head
     lists = list(batch.inputs.chunk(2)) if site.needs.layout == "pair" else [batch.inputs]
@@ -90,17 +90,17 @@ def algorithm_1(site, rule, batch, rates):
         loss, images = site.loss(*pair), len(lists[0])
     gradients = torch.autograd.grad(loss, [x_top, z, *top.weights()])
     to_top, error, for_head = gradients[0], gradients[1], gradients[2:]
-    if rule.head == "random":
+    if options["head"] == "random":
         to_top = (error @ top.linear.feedback).view_as(x_top)
     per_image = images if site.needs.reduction == "mean" else 1
 
     def learn_inverses():
-        for k in range(rule.steps):
+        for k in range(options["steps"]):
             moves = []
             for number, g in enumerate(inverses, start=1):
                 below = x[number]
                 source = draws.generator(batch.seed, "noise", 0, batch.step, number, k)
-                e = rule.noise * below.std() * torch.randn(below.shape, generator=source, dtype=torch.float64)
+                e = options["noise"] * below.std() * torch.randn(below.shape, generator=source, dtype=torch.float64)
                 noisy = below + e
                 autoencoding = ((g(layers[number](noisy).detach()) - noisy) ** 2).sum()
                 weights = list(g.parameters())
@@ -108,13 +108,13 @@ def algorithm_1(site, rule, batch, rates):
             descend(moves, rates["inverses"])
 
     def targets():
-        found = {len(layers): x[-1] - rule.eta * per_image * to_top}
+        found = {len(layers): x[-1] - options["eta"] * per_image * to_top}
         for number in range(len(layers) - 1, 0, -1):
             g = inverses[number - 1]
             found[number] = (x[number] - g(x[number + 1]) + g(found[number + 1])).detach()
         return found
 
-    if rule.order == "inverses":
+    if options["order"] == "inverses":
         learn_inverses()
         aims = targets()
     else:
@@ -146,11 +146,24 @@ def by_rule(site, rule, batch, rates):
     return order
 
 
-@pytest.mark.parametrize("options", ["", "order=targets", "head=random, steps=2", "order=targets, steps=3, noise=0.7"])
+DEFAULTS = {"noise": 0.1, "eta": 0.5, "order": "inverses", "steps": 1, "head": "own"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"order": "targets"},
+        {"head": "random", "steps": 2, "eta": 0.2},
+        {"order": "targets", "steps": 3, "noise": 0.7},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("net", NETS)
-def test_steps_equal_algorithm_1(net, loss, options):
-    rule = make(f"dtp({options})") if options else make("dtp")
+def test_steps_equal_algorithm_1(net, loss, given):
+    options = DEFAULTS | given
+    rule = make(f"dtp({', '.join(f'{name}={value}' for name, value in given.items())})")
     site, shape = make_site(net, loss, rule)
     slow, rates = copy.deepcopy(site), {"inverses": 0.003, "weights": 0.05}
     slow.head.weights = lambda: [p for p in slow.head.parameters() if p.requires_grad]
@@ -158,10 +171,10 @@ def test_steps_equal_algorithm_1(net, loss, options):
     for step in range(3):
         x = torch.randn(8, *shape).double()
         labels = torch.randint(3, (8,)) if loss == "labels" else None
-        assert by_rule(site, rule, Batch(x, labels, seed=4, step=step), rates) == ["inverses"] * rule.steps + [
+        assert by_rule(site, rule, Batch(x, labels, seed=4, step=step), rates) == ["inverses"] * options["steps"] + [
             "weights"
         ]
-        algorithm_1(slow, rule, Batch(x, labels, seed=4, step=step), rates)
+        algorithm_1(slow, options, Batch(x, labels, seed=4, step=step), rates)
         moved = dict(start.named_parameters())
         for (name, p), (_, q) in zip(site.named_parameters(), slow.named_parameters(), strict=True):
             torch.testing.assert_close(p, q, atol=1e-11, rtol=1e-11, msg=lambda m, n=name: f"{n}: {m}")

@@ -63,10 +63,7 @@ def same(a, b):
 @pytest.mark.parametrize("block", [1, 2])
 @pytest.mark.parametrize("schedule", ["gll", "rll"])
 def test_a_step_touches_the_drawn_site_and_nothing_else(config, images, schedule, block, rule):
-    if rule == "dtp" and block == 2:
-        config = replace(config, rule="dtp(head=random)")
-    else:
-        config = replace(config, rule=rule)
+    config = replace(config, rule="dtp(head=random)" if (rule, block) == ("dtp", 2) else rule)
     model = build(replace(config, schedule=f"{schedule}(block={block})"), images)
     assert [len(site.layers) for site in model.sites] == [block] * (4 // block)
     seen = set()
