@@ -1,0 +1,127 @@
+"""Kill runs with SIGKILL at random moments, start them again by the same command until they end, and compare them bit
+for bit with runs that nobody touched: weights, metrics and a probe.
+
+python tests/kill_and_resume.py --kills 50
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import combinations
+from pathlib import Path
+
+import torch
+from combinations import ALL, config_of
+
+import saccade
+from saccade.config.run import TrainConfig, to_yaml
+from saccade.errors import InputError
+from saccade.training import build
+
+STEPS = 240  # of one site
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50, help="how many")
+    parser.add_argument("--seed", type=int, default=0, help="of the cases and the moments")
+    given = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    chance = random.Random(given.seed)
+    killed = exact = 0
+    for case in cases(chance):
+        if killed >= given.kills:
+            break
+        with tempfile.TemporaryDirectory() as folder:
+            config = configured(case, chance)
+            moments, same = one(config, Path(folder), chance, given.kills - killed)
+        killed += len(moments)
+        exact += len(moments) * same
+        said = f"{' x '.join(case)}, {config.optimizer}, diagnostics {config.diagnostics}"
+        print(f"{killed}/{given.kills} {said}: killed {', '.join(moments)}: {'exact' if same else 'DIFFERENT'}", flush=True)
+    print(f"{exact}/{killed} exact")
+    return 0 if exact == killed == given.kills else 1
+
+
+def configured(case: tuple[str, str, str], chance: random.Random) -> TrainConfig:
+    optimizer = chance.choice(["adam", "sgd(momentum=0.9)"])
+    return config_of(
+        *case, optimizer, epochs=STEPS / 3, checkpoint_seconds=0.03, diagnostics=chance.choice([0, 0, 7]), seed=chance.randrange(99)
+    )
+
+
+def cases(chance: random.Random):
+    """Combinations that run, without end, those first that pair a schedule, a rule or a loss with one not yet met."""
+    images = saccade.load_images("digits:train[:60]")
+    left: list[tuple[str, str, str]] = []
+    met: set[tuple[str, str]] = set()
+    while True:
+        if not left:
+            left = chance.sample(ALL, len(ALL))
+        case = max(left, key=lambda c: len(set(combinations(c, 2)) - met))
+        left.remove(case)
+        try:
+            build(config_of(*case), images)
+        except InputError:
+            continue
+        met |= set(combinations(case, 2))
+        yield case
+
+
+def one(config: TrainConfig, folder: Path, chance: random.Random, most: int) -> tuple[list[str], bool]:
+    """Kill one run once or twice; returns where it stood each time, and whether it ended as the untouched one."""
+    started = time.perf_counter()
+    untouched = saccade.train(config, out=folder / "untouched")
+    seconds = time.perf_counter() - started
+    recipe, out = folder / "recipe.yaml", folder / "killed"
+    recipe.write_text(to_yaml(config))
+    command = [sys.executable, "-m", "saccade", "train", str(recipe), "--out", str(out), "--quiet"]
+    moments: list[str] = []
+    for _ in range(min(chance.choice([1, 1, 2]), most)):
+        moment = kill(command, out, chance.uniform(0, 0.9) * seconds, chance.random() < 0.1)
+        if moment is None:
+            break
+        moments.append(moment)
+    process = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    return moments, process.returncode == 0 and alike(untouched, out)
+
+
+def kill(command: list[str], out: Path, seconds: float, early: bool) -> str | None:
+    """Kill the command some time after it has begun to train, or at its very start; None where it had ended before."""
+    facts = out / "run.json"
+    before = facts.stat().st_mtime_ns if facts.exists() else None
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not early and process.poll() is None and (not facts.exists() or facts.stat().st_mtime_ns == before):
+        time.sleep(0.002)
+    time.sleep(seconds)
+    if process.poll() is not None:
+        assert process.stderr is not None
+        assert process.returncode == 0, process.stderr.read()
+        return None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    saved = [path.name for path in out.glob("checkpoint-*.safetensors")] if out.exists() else []
+    if facts.exists() and json.loads(facts.read_text())["finished"]:
+        return "after its end"
+    return f"with a checkpoint of step {max(int(name.split('-')[1]) for name in saved)}" if saved else "with no checkpoint"
+
+
+def alike(a: Path, b: Path) -> bool:
+    """Whether two runs ended with the same weights, metrics and probe."""
+    same = [(a / name).read_bytes() == (b / name).read_bytes() for name in ("weights.safetensors", "metrics.jsonl")]
+    probes = [saccade.probe(run, "digits:train[:200]", "digits:test[:100]")[0].as_dict() for run in (a, b)]
+    return all(same) and probes[0] == probes[1]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
