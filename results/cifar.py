@@ -1,4 +1,4 @@
-"""CIFAR-100 without labels to a CIFAR-10 probe, E2E BP, hinge, beside a random encoder: `python results/cifar.py --seeds 3`.
+"""CIFAR-100 without labels to a CIFAR-10 probe, hinge, E2E BP, beside a random encoder: `python results/cifar.py`.
 
 The layer is chosen by the probe's accuracy on held-out training images; the test images are scored for every layer.
 """
@@ -21,8 +21,8 @@ CONFIG = {
     "epochs": 4,
 }
 CHOICE = (
-    "Rate, views, batch and negatives were chosen with seed 0 on 5,000 held-out CIFAR-10 training images (choices.jsonl); "
-    "a layer is chosen by the probe's accuracy on its own held-out 10 % of the training images."
+    "Rate, views, batch and negatives were chosen with seed 0 on 5,000 held-out CIFAR-10 training images "
+    "(choices.jsonl); a layer is chosen by the probe's accuracy on its own held-out 10 % of the training images."
 )
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.paper import SCALES, TABLES, results
-from saccade.quickstart import as_table
-from saccade.report.figures import bars
+from saccade.quickstart import as_bars, as_table
 from saccade.report.tables import Table, spread, to_markdown
 
 HERE = Path(__file__).parent
@@ -19,10 +18,7 @@ def hardware(found: dict[str, Any]) -> str:
 
 
 def quickstart(found: dict[str, Any]) -> str:
-    groups = {
-        name: {kind: spread(values) for kind, values in scores.items()} for name, scores in found["accuracy"].items()
-    }
-    (HERE.parent / "docs" / "quickstart.svg").write_text(bars(groups, "test accuracy (%)"))
+    (HERE.parent / "docs" / "quickstart.svg").write_text(as_bars(found))
     took = f"{found['seeds']} seeds, {found['seconds']:.0f} s, {found['date'][:10]}"
     said = f"`{found['command']}`, {took}, {hardware(found)}."
     return f"### Quickstart\n\n{to_markdown(as_table(found))}\n{said}\n"

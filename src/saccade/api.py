@@ -265,7 +265,7 @@ def verify(run: Path | str, *, rows: int = 3, images: ImageSet | None = None) ->
 
 
 def run_page_sections(run: Path | str) -> list[Section]:
-    """The sections of a run's page: what was run, its curves, sample views, distances of pairs before and after."""
+    """The sections of a run's page: its curves, sample views, distances of pairs before and after, what was run."""
     config = configuration(run)
     images = _images(config.data, config, torch.device("cpu"))
     policy = views.parse(config.views, config.size)
@@ -273,7 +273,8 @@ def run_page_sections(run: Path | str) -> list[Section]:
     drawn = sheet(picked, policy, config.seed, len(picked), 8)
     caption = f"Training images, each with views of it ({config.views})."
     blocks: list[Block] = [Picture(figures.picture(drawn), caption)]
-    sections = [*run_sections(Path(run)), Section("Views", blocks)]
+    what_was_run, *sections = run_sections(Path(run))
+    sections.append(Section("Views", blocks))
     loss = make_loss(config.loss)
     if needs(loss).layout == "pair":
         found = distances(run, images)
@@ -284,7 +285,7 @@ def run_page_sections(run: Path | str) -> list[Section]:
         sections.append(
             Section("Distances of pairs", [Svg(figures.distances(found["before"], found["after"], *margins), caption)])
         )
-    return sections
+    return [*sections, what_was_run]
 
 
 def page(run: Path | str) -> Path:

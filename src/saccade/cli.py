@@ -317,7 +317,7 @@ def _quickstart(argv: list[str]) -> int:
 def _reproduce(argv: list[str]) -> int:
     parser = _parser("reproduce")
     parser.add_argument("name", type=str, help="a table of the paper, such as table1")
-    parser.add_argument("--scale", type=str, default="small", help="paper, small, tiny, digits or smoke")
+    parser.add_argument("--scale", type=str, default="small", help="paper, small, tiny, mini, digits or smoke")
     parser.add_argument(
         "--cells", type=str | None, default=None, help="names of cells, with commas between (default: all)"
     )

@@ -12,7 +12,8 @@ from typing import Any
 
 from . import api
 from .config.run import TrainConfig, recipe
-from .report.page import Section, Text, write_page
+from .report.figures import bars
+from .report.page import Section, Svg, Text, write_page
 from .report.tables import Cell, Table, spread
 from .training.folder import surroundings, write_json
 
@@ -87,7 +88,8 @@ def run(out: Path, seeds: int = 3, *, everything: bool = False, progress: Progre
     }
     write_json(out / "results.json", found)
     table = as_table(found)
-    sections = [Section("Result", [table, Text(DIFFERENCE)]), *api.run_page_sections(out / _slug(OURS, 0))]
+    chart = Svg(as_bars(found), "The same as bars; whiskers are one standard deviation over seeds.")
+    sections = [Section("Result", [table, chart, Text(DIFFERENCE)]), *api.run_page_sections(out / _slug(OURS, 0))]
     page = out / "page.html"
     write_page(page, "saccade quickstart", "Handwritten digits, learned without labels", sections)
     return table, page
@@ -104,6 +106,14 @@ def _probed(folder: Path, seed: int, *, initial: bool = False) -> tuple[float, f
         for views in (None, VIEWS)
     )
     return plain, deformed
+
+
+def as_bars(found: dict[str, Any]) -> str:
+    """The figure, an SVG, of what `run` wrote to results.json."""
+    groups: dict[str, dict[str, Any]] = {
+        name: {kind: spread(values) for kind, values in scores.items()} for name, scores in found["accuracy"].items()
+    }
+    return bars(groups, "test accuracy (%)")
 
 
 def as_table(found: dict[str, Any]) -> Table:

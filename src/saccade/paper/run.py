@@ -45,6 +45,7 @@ SCALES = {
     "paper": Scale("paper", 400 * 50_000, 500, 1e-4, 400),
     "small": Scale("small", 100_000, 100, 3e-4, 30),
     "tiny": Scale("tiny", 25_000, 100, 3e-4, 30),
+    "mini": Scale("mini", 5_000, 100, 3e-4, 10, ("cifar100:train", "cifar10:train[:10000]", "cifar10:test")),
     "smoke": Scale("smoke", 200, 100, 3e-4, 1, ("cifar100:train[:1000]", "cifar10:train[:1000]", "cifar10:test[:500]")),
     "digits": Scale(
         "digits",
