@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def _int(parser: _Parser, name: str, default: int | None, help: str) -> None:
 def _train(argv: list[str]) -> int:
     epilog = f"RECIPE is a YAML file or one of: {', '.join(recipes())}. Options stand above it."
     parser = _parser("train", usage="saccade train [RECIPE] [options]", epilog=epilog, print_config=None)
-    parser.add_argument("--config", action="config", help="a recipe; saccade train RECIPE is the same")
+    parser.add_argument("--config", type=str | None, default=None, help="a recipe; saccade train RECIPE is the same")
     parser.add_class_arguments(TrainConfig, nested_key=None)
     parser.add_argument("--out", type=str | None, default=None, help="folder of the run (default: under runs/)")
     parser.add_argument(
@@ -113,10 +114,13 @@ def _train(argv: list[str]) -> int:
     parser.add_argument("--print_config", type=bool, default=False, help="write the recipe on standard output and stop")
     parser.add_argument("--quiet", type=bool, default=False, help="no progress")
     if argv and not argv[0].startswith("-"):
-        recipe(argv[0])  # refused here in one sentence, if at all
-        argv = ["--config", str(recipes().get(argv[0], argv[0])), *argv[1:]]
-    given = _parse(parser, argv).as_dict()
-    given.pop("config", None)
+        argv = ["--config", *argv]
+    given = _parse(parser, argv)
+    if given.config is not None:
+        parser.set_defaults(asdict(recipe(given.config)))
+        given = _parse(parser, argv)
+    given = given.as_dict()
+    given.pop("config")
     out, dry, show, quiet = (given.pop(name) for name in ("out", "dry_run", "print_config", "quiet"))
     config = TrainConfig(**given)
     check(config)
@@ -307,7 +311,7 @@ def _quickstart(argv: list[str]) -> int:
     from . import progress, quickstart
     from .report.tables import to_terminal
 
-    with progress.bar("quickstart", given.quiet) as update:
+    with progress.share("quickstart", given.quiet) as update:
         table, page = quickstart.run(Path(given.out), given.seeds, everything=given.all, progress=update)
     _console().print(to_terminal(table))
     print(f"page  {page}")

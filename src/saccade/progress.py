@@ -26,6 +26,14 @@ def bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int, float], 
 
 
 @contextmanager
+def share(what: str, quiet: bool = False) -> Iterator[Callable[[float], None]]:
+    """A function of the share of the work that is done, which moves one bar."""
+    with _shown(quiet) as progress:
+        task = progress.add_task(what, total=1.0)
+        yield lambda done: progress.update(task, completed=done)
+
+
+@contextmanager
 def steps(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
     """A function of (what, done, total) that moves one bar for each thing that is done."""
     with _shown(quiet) as progress:

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import api
 from .config.run import TrainConfig, recipe
+from .parallel import Report, side_by_side
 from .report.figures import bars
 from .report.page import Section, Svg, Text, write_page
 from .report.tables import Cell, Table, spread
@@ -24,11 +25,10 @@ OURS = "without labels (hinge, E2E, BP), linear probe"
 WITH_LABELS = "with labels, plain digits"
 UPPER_MARK = "with labels, the same deformations"
 OTHERS: dict[str, dict[str, Any]] = {
-    "without labels, GLL, BP": {"schedule": "gll"},
-    "without labels, GLL, RF": {"schedule": "gll", "rule": "rf"},
-    "without labels, GLL, URF": {"schedule": "gll", "rule": "urf"},
-    "without labels, RLL, BP": {"schedule": "rll"},
-    "without labels, RLL, RF": {"schedule": "rll", "rule": "rf"},
+    "without labels, GLL, BP, 10 epochs a layer": {"schedule": "gll", "epochs": 10},
+    "without labels, GLL, RF, 10 epochs a layer": {"schedule": "gll", "rule": "rf", "epochs": 10},
+    "without labels, RLL, BP, 10 epochs a layer": {"schedule": "rll", "epochs": 10},
+    "without labels, RLL, RF, 10 epochs a layer": {"schedule": "rll", "rule": "rf", "epochs": 10},
     "without labels, E2E, RF": {"rule": "rf"},
     "without labels, E2E, URF": {"rule": "urf"},
     "without labels, E2E, DTP": {"rule": "dtp"},
@@ -41,51 +41,37 @@ DIFFERENCE = (
     "the width), since the paper's are not published."
 )
 
-Progress = Callable[[int, int, float], None]
 
-
-def run(out: Path, seeds: int = 3, *, everything: bool = False, progress: Progress | None = None) -> tuple[Table, Path]:
+def run(
+    out: Path, seeds: int = 3, *, everything: bool = False, progress: Callable[[float], None] | None = None
+) -> tuple[Table, Path]:
     """Train and compare, with `seeds` seeds; returns the table and the page, `out/page.html`.
 
     The training images alone train the encoder and fit the probe; the test digits are scored once. `everything` adds
-    rows for the other schedules and rules. Runs go to `out`; finished ones are not run again. The numbers, with what
-    they came from, go to `out/results.json`.
+    rows for the other schedules and rules. Runs go to `out`, side by side on the cores there are; finished ones are not
+    run again. The numbers, with what they came from, go to `out/results.json`. `progress` is told the share done.
     """
     ours = recipe("digits")
-    supervised = replace(ours, loss="cross-entropy", views="none", epochs=20)
+    supervised = replace(ours, loss="cross-entropy", views="none", epochs=15)
     cells: dict[str, TrainConfig] = {OURS: ours, WITH_LABELS: supervised, UPPER_MARK: replace(supervised, views=VIEWS)}
     if everything:
         cells |= {name: replace(ours, **changes) for name, changes in OTHERS.items()}
 
     started = time.perf_counter()
-    images = api.load_images(TRAIN)
-    scores: dict[str, list[tuple[float, float]]] = {RANDOM: [], WITH_LABELS: [], OURS: []}
-    done, total = 0, len(cells) * seeds
-    for seed in range(seeds):
-        for name, config in cells.items():
-            folder = out / _slug(name, seed)
-
-            def inner(step: int, steps: int, loss: float, before: int = done) -> None:
-                if progress:
-                    progress(round(100 * (before + step / steps)), 100 * total, loss)
-
-            api.train(replace(config, seed=seed), out=folder, images=images, progress=inner)
-            done += 1
-            if config.loss == "cross-entropy":
-                pair = (api.evaluate(folder, TEST), api.evaluate(folder, TEST, test_views=VIEWS))
-            else:
-                pair = _probed(folder, seed)
-            scores.setdefault(name, []).append(pair)
-            if name == OURS:
-                scores[RANDOM].append(_probed(folder, seed, initial=True))
-    found = {
-        "seeds": seeds,
-        "accuracy": {
-            name: {"plain": [p for p, _ in pairs], "deformed": [d for _, d in pairs]} for name, pairs in scores.items()
-        },
-        "seconds": round(time.perf_counter() - started, 1),
-        **surroundings(),
+    out.mkdir(parents=True, exist_ok=True)
+    tasks = {
+        _slug(name, seed): (replace(config, seed=seed), out / _slug(name, seed), name == OURS)
+        for seed in range(seeds)
+        for name, config in cells.items()
     }
+    scored = side_by_side(_trained_and_scored, tasks, progress=progress)
+    accuracy: dict[str, dict[str, list[float]]] = {}
+    for name in (RANDOM, WITH_LABELS, OURS, UPPER_MARK, *(OTHERS if everything else ())):
+        kind = "initial" if name == RANDOM else "trained"
+        pairs = [scored[_slug(OURS if name == RANDOM else name, seed)][kind] for seed in range(seeds)]
+        accuracy[name] = {"plain": [plain for plain, _ in pairs], "deformed": [deformed for _, deformed in pairs]}
+    seconds = round(time.perf_counter() - started, 1)
+    found = {"seeds": seeds, "accuracy": accuracy, "seconds": seconds, **surroundings()}
     write_json(out / "results.json", found)
     table = as_table(found)
     chart = Svg(as_bars(found), "The same as bars; whiskers are one standard deviation over seeds.")
@@ -93,6 +79,20 @@ def run(out: Path, seeds: int = 3, *, everything: bool = False, progress: Progre
     page = out / "page.html"
     write_page(page, "saccade quickstart", "Handwritten digits, learned without labels", sections)
     return table, page
+
+
+def _trained_and_scored(task: tuple[TrainConfig, Path, bool], report: Report) -> dict[str, tuple[float, float]]:
+    """Train one cell in its folder; its accuracies on plain and deformed test digits, its start's too if asked for."""
+    config, folder, with_initial = task
+    api.train(config, out=folder, progress=lambda step, steps, loss: report(0.9 * step / steps))
+    if config.loss == "cross-entropy":
+        found = {"trained": (api.evaluate(folder, TEST), api.evaluate(folder, TEST, test_views=VIEWS))}
+    else:
+        found = {"trained": _probed(folder, config.seed)}
+    if with_initial:
+        found["initial"] = _probed(folder, config.seed, initial=True)
+    report(1.0)
+    return found
 
 
 def _slug(name: str, seed: int) -> str:

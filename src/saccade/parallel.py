@@ -1,0 +1,64 @@
+"""Small runs side by side, one process a core and one thread a process: numbers do not depend on how many there are."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any
+
+import torch
+
+Report = Callable[[float], None]  # how much of the task is done, from 0 to 1
+
+
+def side_by_side(
+    function: Callable[[Any, Report], Any],
+    tasks: Mapping[str, Any],
+    *,
+    workers: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
+    """`function(task, report)` of every task, by name; `function` and tasks must pickle.
+
+    `workers` is the number of processes (default: one for each core that this process may use, or one where there is a
+    GPU). `progress` is called with the share of all work that is done. The first exception of a task ends the others
+    and is raised.
+    """
+    workers = workers or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
+    context = multiprocessing.get_context("spawn")
+    news = context.Queue()
+    with ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_start, initargs=(news,)) as pool:
+        listener = threading.Thread(target=_listen, args=(news, len(tasks), progress))
+        listener.start()
+        try:
+            waiting = {pool.submit(_run, function, name, task): name for name, task in tasks.items()}
+            found = {waiting[done]: done.result() for done in as_completed(waiting)}
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        finally:
+            news.put(None)
+            listener.join()
+    return {name: found[name] for name in tasks}
+
+
+_news: Any = None  # a worker's way to tell how far it is
+
+
+def _start(news: Any) -> None:
+    global _news
+    _news = news
+    torch.set_num_threads(1)
+
+
+def _run(function: Callable[[Any, Report], Any], name: str, task: Any) -> Any:
+    return function(task, lambda share: _news.put((name, share)))
+
+
+def _listen(news: Any, tasks: int, progress: Callable[[float], None] | None) -> None:
+    shares: dict[str, float] = {}
+    while (heard := news.get()) is not None:
+        shares[heard[0]] = heard[1]
+        if progress:
+            progress(sum(shares.values()) / tasks)
