@@ -26,6 +26,12 @@ CHOICE = (
 )
 
 
+def probed(run: Path, initial: bool) -> list[dict[str, Any]]:
+    """The probes that the run's folder keeps, of the encoder as trained or as it started."""
+    kept = run / "probes.json"
+    return [row for row in read_json(kept)["probes"] if row["initial"] == initial] if kept.exists() else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
@@ -34,6 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "cifar")
     given = parser.parse_args()
     train, test = (api.load_images(name, root=given.data_root) for name in ("cifar10:train[:45000]", "cifar10:test"))
+    given.out.mkdir(parents=True, exist_ok=True)
     for seed in range(given.seeds):
         path = given.out / f"seed{seed}.json"
         if path.exists():
@@ -42,9 +49,10 @@ def main() -> None:
         run = api.train(config, out=given.runs / f"seed{seed}")
         found: dict[str, Any] = {"seed": seed, "config": CONFIG, "choice": CHOICE}
         found["run"] = {k: v for k, v in read_json(run / "run.json").items() if k in ("seconds", "steps", "precision")}
-        for kind in ("trained", "random"):
-            probes = api.probe(run, train, test, layers=[1, 2, 3, 4, 5], initial=kind == "random", seed=seed)
-            found[kind] = [p.as_dict() for p in probes]
+        for kind, initial in (("trained", False), ("random", True)):
+            if not (rows := probed(run, initial)):
+                api.probe(run, train, test, layers=[1, 2, 3, 4, 5], initial=initial, seed=seed)
+            found[kind] = rows or probed(run, initial)
         write_json(path, found | surroundings())
 
 
