@@ -1,0 +1,376 @@
+"""Audit a configuration: build it, take a few real training steps, and ask each part what it needs."""
+
+import copy
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import measures
+from ..config.names import NETWORKS
+from ..config.run import TrainConfig, head_of
+from ..data import ImageSet, load
+from ..errors import InputError
+from ..networks import output_shape
+from ..rules.site import Batch
+from ..training.model import Model, build, make_batch, train_step
+from . import learning, loss
+from .learning import World
+from .operations import complexity
+from .trace import Trace
+from .verdict import MET, UNDECIDED, VIOLATED, Finding, Report, Undecided
+
+_STEPS = 3  # real steps that each site learns for
+_THIN = 8  # a thin network has an eighth of the channels
+
+
+def audit(config: TrainConfig, images: ImageSet | None = None) -> Report:
+    """Which of the paper's conditions the parts of a configuration meet, found by running it.
+
+    The network is thinned: the same layers with an eighth of their channels, a small batch, 32 pixels a side, float64,
+    on the processor; no condition hangs on these. A network given by a dotted path stays as it is. `images` stand in
+    for the configured ones.
+
+    Raises InputError for a configuration that cannot be trained.
+    """
+    started = time.perf_counter()
+    images = stand_in(images if images is not None else load(config.data, root=config.data_root))
+    small = thinned(config, len(images))
+    model = build(small, images)
+    batch = loss.fitting_batch(model.sites[-1], _embedding_shape(model), 4 if _patches(model) else 8)
+    if batch != small.batch:
+        small = replace(small, batch=batch)
+        model = build(small, images)
+    setting = (
+        f"{small.network}; {len(model.sites)} site{'s' * (len(model.sites) > 1)}, batch {small.batch}, views of "
+        f"{'x'.join(map(str, model.shape))}, {images.name}, float64, {_STEPS} steps a site"
+    )
+    report = Report(asdict(config), setting)
+    try:
+        found, facts = loss.examine(model.sites[-1], _embedding_shape(model), batch)
+    except Undecided as reason:
+        found, facts = loss.undecided(str(reason))
+    worlds = [_world(model, images, index) for index in range(len(model.sites))]
+    by_site = [learning.examine(world) for world in worlds]
+    report.findings = [*found, *_merged(by_site), *_schedule(model), *_optimizer(model)]
+    _peeking(report, model, images, worlds)
+    start = {name: p.detach().clone() for name, p in model.modules().named_parameters()}
+    feedback = _feedback(report, model, worlds, start)
+    steps = _steps(model)
+    for step in steps:
+        train_step(model, images, step)
+    report.remarks = _converging(feedback, model, start)
+    report.needs = _needs(model, worlds, facts)
+    report.beyond = _beyond(model, worlds, facts, start, len(steps))
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def thinned(config: TrainConfig, available: int) -> TrainConfig:
+    """The configuration with a thin network, small views and a small batch, in float64."""
+
+    def thin(spec: str, divide: int) -> str:
+        return re.sub(r"(conv|local|linear)(\d+)", lambda m: f"{m[1]}{max(4, -(-int(m[2]) // divide))}", spec)
+
+    network = NETWORKS[config.network].layers if config.network in NETWORKS else config.network
+    dotted = re.fullmatch(r"\w+(\.\w+)+", network)
+    return replace(
+        config,
+        network=network if dotted else thin(network, _THIN),
+        head=re.sub(r"linear\d+", "linear13", head_of(config)),
+        size=config.size if dotted else 32,
+        batch=min(config.batch, available, 8),
+        epochs=_STEPS,
+        device="cpu",
+        precision="float64",
+        diagnostics=0,
+    )
+
+
+def stand_in(images: ImageSet, count: int = 64) -> ImageSet:
+    """The first images; where the pictures are grey, the same in three colours, which every policy of views takes."""
+    few = images.take(0, min(count, len(images)))
+    pictures: Any = few.batch(torch.arange(len(few)))
+    return replace(few, images=pictures.expand(-1, 3, -1, -1).contiguous() if pictures.shape[1] == 1 else pictures)
+
+
+def _patches(model: Model) -> bool:
+    return model.sites[-1].needs.layout == "patches"
+
+
+def _embedding_shape(model: Model) -> tuple[int, ...]:
+    shape = model.shape
+    for site in model.sites:
+        shape = output_shape(site.layers, shape)
+    head = model.sites[-1].head
+    return shape if head is None else output_shape(head, shape)
+
+
+def _world(model: Model, images: ImageSet, index: int) -> World:
+    """One site's batch of the first step, run up through the layers below it."""
+    made, labels = make_batch(model, images, 0)
+    x = made.x.double()
+    with torch.no_grad():
+        for site in model.sites[:index]:
+            x = site.layers(x)
+    return World(list(model.sites), model.rule, index, Batch(x, labels, made.grid, model.config.seed, 0))
+
+
+def _merged(by_site: list[list[Finding]]) -> list[Finding]:
+    """One finding a part and condition, the worst over the sites, with the evidence of the first that has it."""
+    merged: dict[tuple[str, str], Finding] = {}
+    order = (MET, UNDECIDED, VIOLATED)
+    for number, findings in enumerate(by_site):
+        for one in findings:
+            key = (one.part, one.condition)
+            if key not in merged or order.index(one.verdict) > order.index(merged[key].verdict):
+                where = f"site {number + 1}: " if len(by_site) > 1 and one.verdict != MET else ""
+                merged[key] = replace(one, evidence=[where + text for text in one.evidence])
+    return list(merged.values())
+
+
+# --------------------------------------------------------------------------------------------------- schedule, optimizer
+
+
+def _turns(model: Model) -> list[tuple[int, ...]]:
+    return [
+        model.schedule.sites(model.config.seed, step, len(model.sites), model.steps_per_site)
+        for step in range(model.total_steps)
+    ]
+
+
+def _steps(model: Model) -> list[int]:
+    """Steps after which every site has learned a few times."""
+    found: list[int] = []
+    turns = _turns(model)
+    for site in range(len(model.sites)):
+        mine = [step for step, turn in enumerate(turns) if site in turn]
+        found += mine[:_STEPS]
+    return sorted(set(found))
+
+
+def _schedule(model: Model) -> list[Finding]:
+    """A schedule says who learns when; it could violate a condition only by letting signals pass between sites."""
+    again = _turns(model) == _turns(model)
+    told = "who learns at a step follows from the seed and the step alone: no activity, weight or label is asked"
+    verdict, told = (MET, told) if again else (UNDECIDED, "two calls with the same seed and step named different sites")
+    return [Finding("schedule", c, verdict, [told]) for c in ("space", "time", "simple", "asymmetric", "unsupervised")]
+
+
+def _optimizer(model: Model) -> list[Finding]:
+    """Run one optimizer's step on made-up gradients: its operations, and whether synapses keep to themselves."""
+    optimizer = copy.deepcopy(next(iter(model.optimizers.values())))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    generator = torch.Generator().manual_seed(11)
+    masks = [torch.rand(p.shape, generator=generator) < 0.5 for p in parameters]
+    gradients = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
+
+    def stepped(change: float, trace: Trace | None = None) -> list[Tensor]:
+        one = copy.deepcopy(optimizer)
+        own = [p for group in one.param_groups for p in group["params"]]
+        for p, gradient, mask in zip(own, gradients, masks, strict=True):
+            p.grad = torch.where(mask, gradient * change + (change - 1), gradient)
+        if trace is None:
+            one.step()
+        else:
+            with trace:
+                one.step()
+            trace.start, trace.ends = [trace.node(p.grad) for p in own if p.grad is not None], list(map(trace.node, own))  # type: ignore[attr-defined]
+        return [p.detach() for p in own]
+
+    trace = Trace()
+    steps = stepped(1.0, trace), stepped(3.0)
+    tainted = trace.after(trace.start)  # type: ignore[attr-defined]
+    operations = {
+        (kind, op.name): f"{kind}: {op.name}{' at ' * bool(op.place)}{op.place}, for each synapse by itself"
+        for op in trace.behind(trace.ends)  # type: ignore[attr-defined]
+        if (kind := complexity(op, tainted.__contains__, products=False))
+    }
+    spread = [
+        "the step of a synapse moves with other synapses' gradients"
+        for a, b, mask in zip(*steps, masks, strict=True)
+        if not torch.equal(a[~mask], b[~mask])
+    ][:1]
+    memory = "what it remembers, it remembers of each synapse by itself"
+    return [
+        Finding("optimizer", "space", VIOLATED if spread else MET, spread or ["each synapse's step hangs on its own gradients"]),
+        Finding("optimizer", "time", MET, [memory]),
+        Finding(
+            "optimizer",
+            "simple",
+            VIOLATED if operations else MET,
+            list(operations.values()) or ["sums and multiples of the gradient"],
+        ),
+    ]
+
+
+# --------------------------------------------------------------------------------------------- (iv) labels that are peeked at
+
+
+def _peeking(report: Report, model: Model, images: ImageSet, worlds: list[World]) -> None:
+    """Labels that reach a step by another way than the loss's arguments: change them in place, and look for copies."""
+    if images.labels is None or "unsupervised" in {f.condition for f in report.findings if f.verdict == VIOLATED}:
+        return
+    kept = images.labels.clone()
+    world = worlds[-1]
+    before = world.updates()
+    images.labels.copy_(kept.roll(1))
+    after = world.updates()
+    images.labels.copy_(kept)
+    moved = [name for name in before if not torch.equal(before[name], after.get(name, before[name]))]
+    trace = Trace()
+    copied = world.copied()
+    with trace:
+        copied.learn(world.batch.inputs)
+    index = [kept, kept[: len(world.batch.inputs) // 2]]
+    copies = [
+        x for x in trace.external.values() if any(x.shape == k.shape and x.numel() > 1 and bool((x == k).all()) for k in index)
+    ]
+    if moved or copies:
+        how = f"updates of {', '.join(moved[:3])} move with them" if moved else "a copy of them is read during the step"
+        report.findings = [f for f in report.findings if (f.part, f.condition) != ("loss", "unsupervised")]
+        text = f"labels reach the step although the loss does not declare them: {how}"
+        report.findings.append(Finding("loss", "unsupervised", VIOLATED, [text]))
+
+
+# ----------------------------------------------------------------------------------- (iii) feedback weights, over time
+
+
+def _feedback(report: Report, model: Model, worlds: list[World], start: dict[str, Tensor]) -> dict[str, Any]:
+    """Tensors of a forward weight's size that a step reads and that are none: {description: (tensor, weight's name)}.
+
+    Adds a violation where one of them equals a forward weight, up to order and scale.
+    """
+    forward = dict(model.modules().named_parameters())
+    storages = {p.untyped_storage()._cdata: name for name, p in forward.items()}
+    found: dict[str, Any] = {}
+    for world in worlds:
+        maps = _forward_names(world)
+        trace = Trace()
+        with trace:
+            world.learn(world.batch.inputs)
+        for x in trace.external.values():
+            name = storages.get(x.untyped_storage()._cdata, f"a tensor {tuple(x.shape)} of the rule")
+            if x.ndim < 2 or name in maps or not x.is_floating_point() or ".loss." in f".{name}":
+                continue
+            for weight in maps:
+                if x.numel() != forward[weight].numel():
+                    continue
+                found.setdefault(f"{name} beside {weight}", (x, x.detach().clone(), weight))
+                if _same_values(x.detach(), start[weight]):
+                    report.findings = [f for f in report.findings if (f.part, f.condition) != ("rule", "asymmetric")]
+                    text = f"{name} has the values of the forward weights {weight} at the start: the way down is a copy"
+                    report.findings.append(Finding("rule", "asymmetric", VIOLATED, [text]))
+    return found
+
+
+def _forward_names(world: World) -> list[str]:
+    calls: list[learning.Call] = []
+    copied = world.copied()
+    with copied.holding([], calls), torch.no_grad():
+        copied.site(world.batch.inputs.clone())
+    copied.calls = calls
+    return [f"{world.index}.{owner}.{name}" for owner, names in copied.maps().items() for name in names]
+
+
+def _same_values(x: Tensor, weight: Tensor) -> bool:
+    a, b = (t.flatten().sort().values / t.norm().clamp_min(1e-30) for t in (x, weight))
+    return bool(torch.allclose(a, b, rtol=1e-6, atol=1e-9))
+
+
+def _converging(feedback: dict[str, Any], model: Model, start: dict[str, Tensor]) -> list[str]:
+    """What became of each feedback tensor and the angle to its forward weights over the real steps."""
+    forward = dict(model.modules().named_parameters())
+    remarks = []
+    for description, (now, before, weight) in feedback.items():
+        w0, w1, b0, b1 = start[weight], forward[weight].detach(), before, now.detach()
+        if b0.shape != w0.shape:
+            if torch.equal(b0, b1):
+                remarks.append(f"{description}: fixed")
+            continue
+        angles = [measures.angle(b0, w0), measures.angle(b1, w1)]
+        gap0, gap1 = w0 - b0, w1 - b1
+        shrunk = float((gap0 * gap1).sum() / gap0.square().sum())
+        drift = float((gap1 - gap0).norm() / (w1 - w0).norm().clamp_min(1e-30))
+        astray = float((gap1 - shrunk * gap0).norm() / (gap1 - gap0).norm().clamp_min(1e-30))
+        if torch.equal(b0, b1):
+            kind = "fixed"
+        elif drift < 1e-6:
+            kind = "offset, not transported, yet moved by the same increments: its difference to the weights stays as it was"
+        elif shrunk < 1 and astray < 0.1:
+            kind = f"converging, not transported: its difference to the weights shrank to {shrunk:.6f} of itself"
+        else:
+            kind = "learned by itself"
+        remarks.append(f"{description}: {kind}; angle {angles[0]:.2f} degrees, then {angles[1]:.2f}")
+    return remarks
+
+
+# ------------------------------------------------------------------------------------------------ facts without verdict
+
+
+def _needs(model: Model, worlds: list[World], facts: loss.LossFacts) -> dict[str, Any]:
+    turns = _turns(model)
+    depth = max(len(_forward_names(world)) for world in worlds)
+    runs = [turn for place, turn in enumerate(turns) if place == 0 or turns[place - 1] != turn]
+    sequential = len(model.sites) > 1 and len(runs) == len(model.sites)
+    waits = (
+        f"all {depth} maps wait for the error at the top"
+        if len(model.sites) == 1
+        else f"a site's {depth} maps wait for its own error, for no other site"
+    )
+    phases = list(dict.fromkeys(group for _, group in model.optimizers))
+    return {
+        "memory of the loss": facts.memory,
+        "memory of the rule": f"each pre-synaptic activity, while the signal passes {depth} map{'s' * (depth > 1)} and the error returns",
+        "locking": waits + ("; each layer waits until those below have learned to the end" if sequential else ""),
+        "phases of a step": len(phases),
+    }
+
+
+def _beyond(
+    model: Model, worlds: list[World], facts: loss.LossFacts, start: dict[str, Tensor], steps: int
+) -> dict[str, Any]:
+    forward = dict(model.modules().named_parameters())
+    names = [name for world in worlds for name in _forward_names(world)]
+    flipped = sum(int((forward[n].detach().sign() != start[n].sign()).sum()) for n in names)
+    total = sum(forward[n].numel() for n in names)
+    both = sum(1 for n in names if bool((forward[n] > 0).any()) and bool((forward[n] < 0).any()))
+    calls = [call for world in worlds for call in learning.forward(world, world.batch.inputs)]
+    inner = [call.output for call in calls]
+    negative = sum(int((x < 0).sum()) for x in inner) / sum(x.numel() for x in inner)
+    sign = (
+        "the error is a sum of signs, one a comparison: its sign suffices"
+        if facts.sign_suffices
+        else f"graded; the cosine between the error and its sign is {facts.sign_cosine:.2f}"
+    )
+    others = model.config.batch - 1
+    return {
+        "negatives held": "all others of the batch" if facts.negatives == others else facts.negatives,
+        "precision of the error": sign,
+        "negative rates": f"{100 * negative:.0f} % of the maps' outputs are below 0",
+        "weight sharing": _sharing(worlds),
+        "Dale": f"both signs in {both} of {len(names)} maps; {100 * flipped / total:.2g} % of synapses changed sign in {steps} steps",
+    }
+
+
+def _sharing(worlds: Iterable[World]) -> str:
+    """How many outputs of one image one entry of a weight reaches."""
+    most, where = 1, ""
+    for world in worlds:
+        for call in learning.forward(world, world.batch.inputs):
+            module: Any = copy.deepcopy(world.owners()[call.owner])
+            x = torch.ones_like(call.input[:1])
+            with torch.no_grad():
+                before = module(x)
+                for _, p in module.named_parameters(recurse=False):
+                    if p.ndim > 1:
+                        p[tuple(n // 2 for n in p.shape)] += 1.0
+                        break
+                reached = int((module(x) != before).sum())
+            if reached > most:
+                most, where = reached, call.owner
+    return f"one weight serves up to {most} places of an image ({where})" if most > 1 else "none"

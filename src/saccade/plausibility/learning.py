@@ -1,0 +1,492 @@
+"""The way from the error to the weights: what each weight's update hangs on, in a site, under its rule.
+
+A site's updates are computed again and again with something changed and all else held. Held are: the site's input, the
+output of every map of the forward chain (its module then returns what it returned the first time), and the errors at
+the embedding (the loss is replaced by one whose gradient is a fixed random tensor). Every run is of a copy.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..rules.site import Batch
+from .operations import complexity
+from .trace import Trace
+from .verdict import MET, UNDECIDED, VIOLATED, Finding, Undecided
+
+_STILL = 1e-9  # an update that moves by less, relative to its size, has not moved
+Updates = dict[str, Tensor]
+
+
+class FixedErrors(nn.Module):
+    """Stands in for a loss: whatever the embeddings are, its gradient at them is what was drawn at the first call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: dict[int, Tensor] = {}
+
+    def forward(self, *arguments: Any) -> Tensor:
+        total: Any = 0.0
+        for place, z in enumerate(arguments):
+            if z.is_floating_point():
+                if place not in self.errors:
+                    drawn = torch.randn(z.shape, generator=torch.Generator().manual_seed(place), dtype=z.dtype)
+                    self.errors[place] = drawn
+                total = total + (self.errors[place] * z).sum()
+        return total
+
+
+class _Value(torch.autograd.Function):
+    """Another value in place of a tensor's; the error passes through."""
+
+    @staticmethod
+    def forward(ctx, y, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, error):
+        return error, None
+
+
+@dataclass
+class Call:
+    """One call of a map in the forward chain: its name, what went in, what came out."""
+
+    owner: str
+    input: Tensor
+    output: Tensor
+
+
+@dataclass
+class World:
+    """All sites of a model, its rule, and one batch for one of them."""
+
+    sites: list[Any]
+    rule: Any
+    index: int
+    batch: Batch
+    calls: list[Call] = field(default_factory=list)
+
+    @property
+    def site(self) -> Any:
+        return self.sites[self.index]
+
+    def copied(self) -> "World":
+        sites, rule = copy.deepcopy((self.sites, self.rule))  # in one go: a rule may hold on to layers
+        for site in sites:
+            site.zero_grad(set_to_none=True)
+        return World(sites, rule, self.index, self.batch, self.calls)
+
+    def owners(self) -> dict[str, nn.Module]:
+        """The modules of the forward chain that hold weights themselves."""
+        parts = {f"layers.{k}": layer for k, layer in enumerate(self.site.layers)}
+        parts |= {} if self.site.head is None else {"head": self.site.head}
+        return {
+            f"{where}{'.' if name else ''}{name}": module
+            for where, part in parts.items()
+            for name, module in part.named_modules()
+            if any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(recurse=False))
+        }
+
+    def maps(self) -> dict[str, list[str]]:
+        """The owners of forward weights, with the names of their matrices that their output hangs on."""
+        owners, found = self.owners(), {}
+        for call in self.calls:
+            module = copy.deepcopy(owners[call.owner])
+            names = [n for n, p in module.state_dict().items() if p.ndim > 1 and p.is_floating_point() and "." not in n]
+            with torch.no_grad():
+                hanging = [n for n in names if not torch.equal(_output(module, call), _with_noise(module, n, call))]
+            if hanging:
+                found[call.owner] = hanging
+        return found
+
+    def updates(
+        self,
+        change: Callable[["World"], None] = lambda world: None,
+        calls: list[Call] | None = None,
+        inputs: Tensor | None = None,
+        seen: list[Call] | None = None,
+    ) -> Updates:
+        """The gradients that the rule fills, by parameter, in a copy that `change` has changed.
+
+        `calls` are the outputs to hold (default: those of the first run); `seen` is given the calls as they were.
+        """
+        world = self.copied()
+        change(world)
+        with world.holding(self.calls if calls is None else calls, seen):
+            return world.learn(self.batch.inputs if inputs is None else inputs)
+
+    def learn(self, inputs: Tensor) -> Updates:
+        """Run the rule's phases and collect what it leaves for the optimizers."""
+        batch = Batch(inputs.clone(), self.batch.labels, self.batch.grid, self.batch.seed, self.batch.step)
+        groups = self.rule.groups(self.site)
+        found: Updates = {}
+        torch.manual_seed(0)
+        for phase, group in enumerate(self.rule.phases(self.site, batch)):
+            for name, parameter in groups.get(group, []):
+                if parameter.grad is not None:
+                    key = name if name not in found else f"{name} (phase {phase + 1})"
+                    found[key] = parameter.grad.detach().clone()
+                    parameter.grad = None
+        self.batch.outputs = batch.outputs
+        return found
+
+    @contextmanager
+    def holding(self, calls: list[Call], seen: list[Call] | None) -> Iterator[None]:
+        """Maps return the outputs of `calls`, call by call; without any, what they compute is kept in `seen`."""
+        count = 0
+
+        def hook(owner: str) -> Any:
+            def held(module: nn.Module, args: Any, output: Any) -> Any:
+                nonlocal count
+                if seen is not None:
+                    seen.append(Call(owner, args[0].detach().clone(), output.detach().clone()))
+                if not calls:
+                    return None
+                if count >= len(calls) or calls[count].owner != owner or calls[count].output.shape != output.shape:
+                    raise Undecided(f"the calls of {owner} differ from one run to the next, so activity cannot be held")
+                count += 1
+                return _Value.apply(output, calls[count - 1].output)
+
+            return held
+
+        handles = [module.register_forward_hook(hook(name)) for name, module in self.owners().items()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _output(module: Any, call: Call) -> Tensor:
+    return module(call.input.clone())
+
+
+def _with_noise(module: Any, name: str, call: Call) -> Tensor:
+    twin = copy.deepcopy(module)
+    _redraw(twin.state_dict()[name])
+    return _output(twin, call)
+
+
+def _redraw(weight: Tensor, signs: bool = True) -> None:
+    """Other values, in place; with `signs` false the signs stay."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        if signs:
+            weight.copy_(weight.std() * torch.randn(weight.shape, generator=generator, dtype=weight.dtype))
+        else:
+            weight.mul_(0.5 + torch.rand(weight.shape, generator=generator, dtype=weight.dtype))
+
+
+def _moved(before: Updates, after: Updates, where: Callable[[str], bool] = lambda name: True) -> list[str]:
+    """The parameters whose update is another one."""
+    names = [name for name in {**before, **after} if where(name)]
+    return [
+        name
+        for name in names
+        if name not in before
+        or name not in after
+        or float((after[name] - before[name]).abs().max()) > _STILL * float(before[name].abs().max() + 1e-30)
+    ]
+
+
+def examine(world: World) -> list[Finding]:
+    """Judge the network and the rule by one site's updates."""
+    try:
+        world.calls = []
+        calls: list[Call] = []
+        world = world.copied()
+        world.site.loss = FixedErrors()
+        base = world.updates(seen=calls)
+        world.calls = calls
+        if not any(bool(g.abs().max() > 0) for g in base.values()):
+            raise Undecided("no update arose from errors at the embedding")
+        if moved := _moved(base, world.updates()):
+            raise Undecided(f"two runs of the same step gave different updates of {', '.join(moved)}")
+        return _network(world) + _rule(world, base)
+    except Undecided as reason:
+        return [Finding("rule", c, UNDECIDED, [str(reason)]) for c in ("space", "time", "simple", "asymmetric", "unsupervised")]
+
+
+def _rule(world: World, base: Updates) -> list[Finding]:
+    """The rule's findings, for a network that is not to blame for them."""
+    maps = world.maps()
+    mixing = bool(_mixing_images(world)) or bool(_mixing_units(world, maps))
+    space, time = ([], []) if mixing else (_units(world, base, maps), _images(world, base))
+    time += _earlier(world)
+    network = {op.place for op, _ in _forward_operations(world)}
+    trace, found = _traced(world)
+    simple = {
+        (kind, op.place): f"{kind}: {op.name} at {op.place}, result {op.shape}"
+        for op, kind in _complex(trace, [trace.node(g) for g in found.values()])
+        if op.place not in network
+    }
+    statistic = [f"a statistic of the batch: {text}" for text in time[:1]] if time and not simple else []
+    seen = {
+        "space": (space, "an update moves with its own unit's and its pre-synaptic unit's activity alone"),
+        "time": (time, "each image's share of an update hangs on that image, and nothing of earlier batches is kept"),
+        "simple": ([*simple.values(), *statistic], "from errors to weights stand sums, local derivatives and Hebbian products"),
+        "asymmetric": (_transport(world, base, maps, trace), _unmoved(world, maps)),
+        "unsupervised": (_labels(world, base), "with the errors held, labels move no update"),
+    }
+    return [Finding("rule", c, VIOLATED if bad else MET, bad or [good]) for c, (bad, good) in seen.items()]
+
+
+def _network(world: World) -> list[Finding]:
+    maps = world.maps()
+    operations = [f"{kind}: {op.name} at {op.place}, result {op.shape}" for op, kind in _forward_operations(world)]
+    seen = {
+        "space": (_mixing_units(world, maps), "between two maps, each unit's activity hangs on that unit alone"),
+        "time": (_mixing_images(world), "an image's activity does not hang on the other images of the batch"),
+        "simple": (list(dict.fromkeys(operations)), "maps, pools and transfer functions of single units"),
+    }
+    return [Finding("network", c, VIOLATED if bad else MET, bad or [good]) for c, (bad, good) in seen.items()]
+
+
+# ------------------------------------------------------------------------------------------------- (iii) weight transport
+
+
+def _transport(world: World, base: Updates, maps: dict[str, list[str]], trace: Trace) -> list[str]:
+    """Give a map other weights while all activity and the errors at the top stay: do other maps' updates move?"""
+    found = []
+    for owner, names in maps.items():
+
+        def change(changed: World, signs: bool = True, owner: str = owner, names: list[str] = names) -> None:
+            state = changed.owners()[owner].state_dict()
+            for name in names:
+                _redraw(state[name], signs)
+
+        elsewhere = lambda name, owner=owner: not name.startswith(f"{owner}.")  # noqa: E731
+        if moved := _moved(base, world.updates(change), elsewhere):
+            sized = _moved(base, world.updates(lambda w, change=change: change(w, signs=False)), elsewhere)
+            what = "weights" if sized else "weights' signs"
+            found.append(
+                f"the {what} of {owner} ({', '.join(names)}) carry errors down: with all activity and the errors at the top "
+                f"held, other values there move the updates of {_some(moved)}{_reader(world, trace, owner, names)}"
+            )
+    if len(world.sites) > 1:
+
+        def others(changed: World) -> None:
+            for site in changed.sites:
+                if site.index != changed.index:
+                    for part in (site.layers, site.head):
+                        for p in [] if part is None else part.parameters():
+                            if p.ndim > 1:
+                                _redraw(p)
+
+        if moved := _moved(base, world.updates(others)):
+            found.append(f"forward weights of another site move the updates of {_some(moved)}")
+    return found
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _unmoved(world: World, maps: dict[str, list[str]]) -> str:
+    if len(maps) < 2:
+        return "no map stands above another, so that no error goes down through weights"
+    return "other weights in any map, with all activity and the errors at the top held, leave the other maps' updates as they were"
+
+
+def _reader(world: World, trace: Trace, owner: str, names: list[str]) -> str:
+    """The operation that reads a weight, or a copy of it, on the way down."""
+    for op in reversed(trace.ops):
+        for node in op.reads if op.backward else []:
+            if node not in trace.tainted and any(trace.names.get(id(s)) in {f"{owner}.{n}" for n in names} for s in trace.sources(node)):
+                return f" (read by {op.name} at {op.place})"
+    return ""
+
+
+# ------------------------------------------------------------------------------------------------------------ (i) locality
+
+
+def _with_unit(calls: list[Call], owner: str, unit: int) -> list[Call]:
+    """The calls, with one unit (channel) of a map at another activity in all images and positions."""
+    changed = []
+    for call in calls:
+        output = call.output.clone()
+        if call.owner == owner:
+            generator = torch.Generator().manual_seed(6)
+            drawn = torch.randn(output.select(1, unit).shape, generator=generator, dtype=output.dtype)
+            output.select(1, unit).add_(output.std() * drawn)
+        changed.append(Call(call.owner, call.input, output))
+    return changed
+
+
+def _units(world: World, base: Updates, maps: dict[str, list[str]]) -> list[str]:
+    """Change one unit's activity and hold all else: do weights move that do not end or begin at that unit?"""
+    found = []
+    for owner in maps:
+        unit = 0
+        seen: list[Call] = []
+        after = world.updates(calls=_with_unit(world.calls, owner, unit), seen=seen)
+        inputs = [(call, one) for call, one in zip(world.calls, seen, strict=True)]
+        for name in maps:
+            before_after = [(c.input, o.input) for c, o in inputs if c.owner == name]
+            changed = [float((o - c).abs().max()) > 0 for c, o in before_after]
+            if name != owner and not any(changed):
+                continue  # below the unit, where an error may well move, or not above it
+            for weight in maps[name]:
+                key = f"{name}.{weight}"
+                if key in base and key in after:
+                    allowed = _attached(world, name, weight, unit if name == owner else None, before_after)
+                    moved = (after[key] - base[key]).abs() > _STILL * base[key].abs().max()
+                    if bool((moved & ~allowed).any()):
+                        found.append(
+                            f"the update of {key} at other units moves with the activity of unit {unit} of {owner}, "
+                            "with all other activity and the errors at the top held"
+                        )
+    return found
+
+
+def _attached(world: World, owner: str, weight: str, unit: int | None, inputs: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Which entries of a weight end at a unit of their map, or (unit None) begin at the inputs that were changed."""
+    allowed: Any = False
+    for before, after in inputs:
+        module: Any = copy.deepcopy(world.owners()[owner])
+        p = module.get_parameter(weight)
+        x = torch.ones_like(before) if unit is not None else (after - before).abs()
+        with torch.enable_grad():
+            y = module(x)
+        bare = module(torch.zeros_like(x)) if unit is None else torch.zeros_like(y)  # a bias is no input
+        y = (y - bare.detach()) if unit is None else y.select(1, unit)
+        (slope,) = torch.autograd.grad(y.sum(), p)
+        allowed = allowed | (slope != 0)
+    return allowed
+
+
+def _images(world: World, base: Updates) -> list[str]:
+    """Change two images' activity, one at a time and together: do their shares of the updates add up?"""
+
+    def changed(which: tuple[int, ...]) -> Updates:
+        generator = torch.Generator().manual_seed(8)
+
+        def other(x: Tensor) -> Tensor:
+            drawn = x.std() * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            mask = torch.zeros(len(x), *[1] * (x.ndim - 1), dtype=x.dtype)
+            mask[list(which)] = 1
+            return x + mask * drawn
+
+        inputs = other(world.batch.inputs)
+        return world.updates(calls=[Call(c.owner, c.input, other(c.output)) for c in world.calls], inputs=inputs)
+
+    first, second, both = changed((0,)), changed((1,)), changed((0, 1))
+    found = []
+    for name in base:
+        apart = both[name] - first[name] - second[name] + base[name]
+        if float(apart.abs().max()) > 1e-8 * float(torch.stack([u[name].abs().max() for u in (base, first, second, both)]).max() + 1e-30):
+            found.append(f"the share of an image in the update of {name} moves with the activity of another image of the batch")
+    return found
+
+
+def _earlier(world: World) -> list[str]:
+    """Let the rule see another batch before: do the updates from this one move?"""
+    results = []
+    for seed in (9, 10):
+        changed = world.copied()
+        state = copy.deepcopy([site.state_dict() for site in changed.sites])
+        generator = torch.Generator().manual_seed(seed)
+        inputs = world.batch.inputs
+        changed.learn(inputs + inputs.std() * torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype))
+        for site, kept in zip(changed.sites, state, strict=True):
+            site.load_state_dict(kept)
+        results.append(changed.learn(inputs))
+    moved = _moved(*results)
+    return [f"the updates of {_some(moved)} move with what an earlier batch was"] if moved else []
+
+
+def _mixing_images(world: World) -> list[str]:
+    """Does one image's activity reach another image's?"""
+    seen: list[list[Call]] = []
+    for changed in (False, True):
+        inputs = world.batch.inputs.clone()
+        if changed:
+            inputs[0] = inputs[0].flip(-1) + inputs[0].std()
+        seen.append(forward(world, inputs))
+    for before, after in zip(*seen, strict=True):
+        for what, a, b in (("input", before.input, after.input), ("output", before.output, after.output)):
+            if bool(((b - a)[1:].abs() > _STILL * a.abs().max()).any()):
+                return [f"the {what} of {before.owner} for one image moves with another image of the batch"]
+    return []
+
+
+def _mixing_units(world: World, maps: dict[str, list[str]]) -> list[str]:
+    """Between a map and the next, does one unit's activity reach another unit?"""
+    before = forward(world, world.batch.inputs)
+    for place, call in enumerate(before):
+        if call.owner not in maps:
+            continue
+        after = forward(world, world.batch.inputs, _with_unit(before, call.owner, 0))
+        for late, one in list(zip(before, after, strict=True))[place + 1 :]:
+            units = call.output.shape[1]
+            a, b = (x.flatten(1) for x in (late.input, one.input))
+            if a.shape[1] % units == 0 and late.owner in maps:
+                moved = ((b - a).abs() > _STILL * a.abs().max()).view(len(a), units, -1)
+                if bool(moved.any()) and bool(moved[:, 1:].any()):
+                    return [f"between {call.owner} and {late.owner}, one unit's activity reaches other units"]
+                break
+    return []
+
+
+def forward(world: World, inputs: Tensor, calls: list[Call] | None = None) -> list[Call]:
+    """The calls of one forward pass of the site, with the outputs of `calls` held where given."""
+    copied, seen = world.copied(), []  # type: ignore[var-annotated]
+    torch.manual_seed(0)
+    with copied.holding(calls or [], seen), torch.no_grad():
+        copied.site(inputs.clone())
+    return seen
+
+
+# -------------------------------------------------------------------------------------- (ii) operations, (iv) labels
+
+
+class _Named(Trace):
+    """A trace that knows the site's tensors by name, and which nodes hang on the data."""
+
+    names: dict[int, str]
+    tainted: set[int]
+
+
+def _traced(world: World) -> tuple[Any, Updates]:
+    copied, trace = world.copied(), _Named()
+    inputs = world.batch.inputs.clone()
+    with trace:
+        found = copied.learn(inputs)
+    trace.names = {id(p): name for name, p in copied.site.named_parameters()}
+    trace.tainted = trace.after([trace.node(inputs), *map(trace.node, copied.site.loss.errors.values())])
+    return trace, found
+
+
+def _complex(trace: Any, ends: list[int]) -> list[tuple[Any, str]]:
+    kinds = [(op, complexity(op, trace.tainted.__contains__, products=False)) for op in trace.behind(ends + trace.item)]
+    return [(op, kind) for op, kind in kinds if kind]
+
+
+def _forward_operations(world: World) -> list[tuple[Any, str]]:
+    """Operations of the forward pass that are not simple. The transfer function of a single unit may be anything."""
+    copied, trace = world.copied(), Trace()
+    inputs = world.batch.inputs.clone()
+    with trace, torch.no_grad():
+        outputs = copied.site(inputs)
+    tainted = trace.after([trace.node(inputs)])
+    kinds = [
+        (op, complexity(op, tainted.__contains__, products=True)) for op in trace.behind([trace.node(o) for o in outputs])
+    ]
+    return [(op, kind) for op, kind in kinds if kind and op.name not in ("sigmoid", "softplus")]
+
+
+def _labels(world: World, base: Updates) -> list[str]:
+    """With the errors at the top held, do labels move an update?"""
+    if world.batch.labels is None:
+        return []
+    other = copy.copy(world)
+    other.batch = copy.copy(world.batch)
+    other.batch.labels = world.batch.labels.roll(1)
+    moved = _moved(base, other.updates())
+    return [f"with the errors at the top held, the updates of {_some(moved)} move with the labels"] if moved else []

@@ -1,0 +1,72 @@
+"""Which operations are not simple: paper, condition (ii). Judged by what an operation is fed with, not by its name alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+from .trace import Node, Op
+
+_DIVISIONS = {"div": 1, "divide": 1, "true_divide": 1, "floor_divide": 1, "addcdiv": 2, "remainder": 1, "fmod": 1}
+_INVERSES = {"reciprocal", "rsqrt"}
+_EXPONENTIALS = (
+    "exp exp2 expm1 log log2 log10 log1p logsumexp logaddexp _softmax _log_softmax sigmoid log_sigmoid_forward softplus "
+    "sinh cosh _logcumsumexp logcumsumexp"
+)
+_STATISTICS = (
+    "std var var_mean std_mean native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional "
+    "batch_norm_with_update _batch_norm_with_update native_layer_norm native_group_norm _fused_rms_norm"
+)
+_PRODUCTS = {"mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "addbmm", "baddbmm", "mul", "addcmul", "convolution"}
+_NAMES = {name: "exponentials or logarithms" for name in _EXPONENTIALS.split()}
+_NAMES |= {name: "normalization, or a statistic of many activities" for name in _STATISTICS.split()}
+_NAMES |= dict.fromkeys(("sqrt", "square"), "squares or square roots")
+
+
+def complexity(op: Op, graded: Callable[[int], bool], products: bool) -> str | None:
+    """What is not simple about an operation, or None.
+
+    `graded(node)` says whether a tensor carries graded activity; constants and gates do not. `products`: is the product
+    of two graded activities to be named too?
+    """
+    nodes = [_nodes(argument) for argument in op.arguments]
+
+    def fed(place: int) -> bool:
+        return place < len(nodes) and any(map(graded, nodes[place]))
+
+    if op.name in _DIVISIONS and fed(_DIVISIONS[op.name]):
+        return "division"
+    if op.name in _INVERSES and fed(0):
+        return "division"
+    if op.name in _NAMES and fed(0):
+        return _NAMES[op.name]
+    if op.name == "pow" and (fed(1) or (fed(0) and op.arguments[1] not in (0, 1))):
+        return "powers"
+    if op.name in ("linalg_vector_norm", "norm") and fed(0) and _order(op) != 1:
+        return "normalization, or a statistic of many activities"
+    if op.name == "_cdist_forward" and op.arguments[2] != 1 and (fed(0) or fed(1)):
+        return "inner products (squared distances)"
+    if op.name == "mean" and fed(0) and 0 in _axes(op):
+        return "a statistic of the batch"
+    if products and op.name in _PRODUCTS and sum(map(fed, range(len(nodes)))) - _added(op, fed) > 1:
+        return "inner products (activities multiplied with activities)"
+    return None
+
+
+def _nodes(argument: Any) -> list[int]:
+    if isinstance(argument, Node):
+        return [argument.number]
+    return [n for one in argument for n in _nodes(one)] if isinstance(argument, list | tuple) else []
+
+
+def _order(op: Op) -> Any:
+    return op.arguments[1] if len(op.arguments) > 1 and not isinstance(op.arguments[1], list) else 2
+
+
+def _axes(op: Op) -> list[int]:
+    """The axes that a mean is taken over; all, the first among them, where none is named."""
+    axes = op.arguments[1] if len(op.arguments) > 1 else None
+    return list(axes) if isinstance(axes, list | tuple) and axes else [0]
+
+
+def _added(op: Op, fed: Callable[[int], bool]) -> bool:
+    """Whether the first argument is only added to a product."""
+    return op.name in ("addmm", "addmv", "addbmm", "baddbmm", "addcmul") and fed(0)

@@ -1,0 +1,68 @@
+"""What an audit says: conditions, parts, findings, and the report that holds them."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+CONDITIONS = {
+    "space": "(i) local in space",
+    "time": "(i) local in time",
+    "simple": "(ii) simple computations",
+    "asymmetric": "(iii) no symmetric connections",
+    "unsupervised": "(iv) unsupervised",
+}
+PARTS = ("loss", "network", "rule", "schedule", "optimizer")
+MET, VIOLATED, UNDECIDED = "met", "violated", "not decidable"
+
+
+class Undecided(Exception):
+    """An intervention that could not be carried out, such as on a part that draws numbers of its own."""
+
+
+@dataclass
+class Finding:
+    """One part under one condition, with what was seen."""
+
+    part: str
+    condition: str
+    verdict: str
+    evidence: list[str]
+
+
+@dataclass
+class Report:
+    """An audit: its findings, one a part and condition that it was examined under, and facts without verdict.
+
+    `needs` says what must be remembered, who waits for whom and how many phases a step has; `beyond` is what the paper's
+    four conditions do not ask; `setting` is what was run.
+    """
+
+    configuration: dict[str, Any]
+    setting: str
+    findings: list[Finding] = field(default_factory=list)
+    needs: dict[str, Any] = field(default_factory=dict)
+    beyond: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The four choices in a row."""
+        return ", ".join(str(self.configuration[key]) for key in ("loss", "schedule", "rule", "optimizer"))
+
+    def violations(self) -> set[tuple[str, str]]:
+        """(part, condition) of each violation."""
+        return {(f.part, f.condition) for f in self.findings if f.verdict == VIOLATED}
+
+    def verdict(self, condition: str, parts: Iterable[str] = PARTS) -> str:
+        """The worst of the parts' verdicts."""
+        found = {f.verdict for f in self.findings if f.condition == condition and f.part in tuple(parts)}
+        return next((v for v in (VIOLATED, UNDECIDED) if v in found), MET)
+
+    def blamed(self, condition: str) -> list[str]:
+        """The parts that violate a condition."""
+        return [f.part for f in self.findings if f.condition == condition and f.verdict == VIOLATED]
+
+    def as_dict(self) -> dict[str, Any]:
+        verdicts = {condition: self.verdict(condition) for condition in CONDITIONS}
+        return {"name": self.name, "verdicts": verdicts} | asdict(self)
