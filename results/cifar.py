@@ -1,8 +1,8 @@
 """CIFAR-100 without labels to a CIFAR-10 probe, hinge, E2E BP, beside a random encoder: `python results/cifar.py`.
 
 The layer is chosen by the probe's accuracy on held-out training images; the test images are scored for every layer.
-The probe is the paper's (Adam, rate 1e-3, batch 500) for 30 epochs in place of 400, on features average-pooled to at most
-8,192 a layer.
+The probe is the paper's (Adam, rate 1e-3, batch 500) for 30 epochs in place of 400, on features average-pooled to at
+most 8,192 a layer.
 """
 
 import argparse
@@ -34,7 +34,7 @@ CHOICE = (
 
 
 def probed(run: Path, initial: bool, sets: list[ImageSet], seed: int) -> list[dict[str, Any]]:
-    """The paper's probe in short, 30 epochs, on every layer: accuracy on held-out training images and on test images."""
+    """The paper's probe in short on every layer: its accuracy on held-out training images and on test images."""
     train, held_out, test = sets
     assert train.labels is not None
     encoder = api.load_encoder(run, initial=initial)
