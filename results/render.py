@@ -39,12 +39,13 @@ def cifar(found: list[dict[str, Any]]) -> str:
     header = ["encoder", *(f"layer {layer}" for layer in layers), "at the chosen layer", "chosen layer"]
     pairs = first["run"]["steps"] * first["config"]["batch"]
     caption = (
-        f"Test accuracy (%) on CIFAR-10 of a linear probe on encoders that saw {pairs:,} pairs of views of CIFAR-100. A "
-        "scaled-down run: the paper trains 20 million pairs. Probe: Adam, 30 epochs, 45,000 images, features pooled to at "
+        f"Test accuracy (%) on CIFAR-10 of a linear probe on encoders that saw {pairs:,} pairs of views of CIFAR-100, a "
+        "scaled-down run: the paper trains on 20 million. Probe: Adam, 30 epochs, 45,000 images, features pooled to at "
         "most 8,192 a layer."
     )
     said = f"`{first['command']}`, {first['date'][:10]}, {hardware(first)}. {first['choice']}"
-    return f"### CIFAR-100 without labels, probed on CIFAR-10\n\n{to_markdown(Table(header, body, caption, digits=2))}\n{said}\n"
+    table = to_markdown(Table(header, body, caption, digits=2))
+    return f"### CIFAR-100 without labels, probed on CIFAR-10\n\n{table}\n{said}\n"
 
 
 def render() -> None:

@@ -79,9 +79,8 @@ class DifferenceTargetPropagation(Backpropagation):
     Args:
         noise: of the inverses' inputs, in standard deviations of the layer's activity over the batch.
         eta: size of the first target's step, in units of the gradient of one image's loss: of a sum over images the
-            gradient
-            itself, of a mean the gradient times the number of images. An image's patches share its loss: the mean over
-            its grid, if the loss is a mean.
+            gradient itself, of a mean the gradient times the number of images. An image's patches share its loss: the
+            mean over its grid, if the loss is a mean.
         order: "inverses" first (Lee et al. 2015), or "targets" first, from the inverses as they stood before the step
             (the authors' older code).
         steps: inverse steps a batch, each with noise of its own.
