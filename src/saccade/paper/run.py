@@ -9,9 +9,10 @@ from typing import Any
 
 from .. import networks
 from ..config.run import TrainConfig, from_dict
-from ..data import ImageSet, load
+from ..data import load
 from ..errors import InputError
 from ..evaluation.probe import deformation, probe
+from ..parallel import Report, side_by_side
 from ..report.tables import Table, spread
 from ..training import pick_device, pick_precision, read_weights, run
 from ..training.folder import read_json, surroundings, write_json
@@ -79,9 +80,12 @@ def run_cells(
     cells: list[str] | None = None,
     root: str | None = None,
     work: Path = Path("runs"),
-    progress: Callable[[str, int, int], None] | None = None,
+    workers: int | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> None:
-    """Run what is missing of `cells` (default: all), seed after seed; a result is `out/TABLE/SCALE/CELL-seedK.json`.
+    """Run what is missing of `cells` (default: all), side by side; a result is `out/TABLE/SCALE/CELL-seedK.json`.
+
+    Seeds come one after another. `workers` is the number of processes (default: one a core, or one on a GPU).
 
     Raises InputError for an unknown cell, or where the images cannot be had.
     """
@@ -98,52 +102,31 @@ def run_cells(
     ]
     if not missing:
         return
+    for name in scale.sets:  # what is not there is said before anything runs
+        load(name, root=root)
+    tasks = {
+        f"{cell.name}-seed{seed}": (table.name, cell, scale, seed, root, work / table.name / scale.name, _made(path))
+        for seed, cell, path in missing
+    }
+    side_by_side(_run_cell, tasks, workers=workers, progress=progress)
+
+
+def _run_cell(task: tuple[str, Cell, Scale, int, str | None, Path, Path], report: Report) -> None:
+    """Train, probe, and write the result of one cell at one seed."""
+    table, cell, scale, seed, root, work, path = task
     device = pick_device("auto")
     encoder_set, probe_set, test_set = (load(name, root=root, device=device) for name in scale.sets)
-    for done, (seed, cell, path) in enumerate(missing):
-        if progress:
-            progress("cells", done, len(missing))
-        config = replace(config_of(cell, scale, seed, len(encoder_set)), data_root=root)
-        folder = work / table.name / scale.name / f"{cell.name}-seed{seed}"
-        write_json(_made(path), _result(table, cell, scale, config, folder, encoder_set, probe_set, test_set, progress))
-    if progress:
-        progress("cells", len(missing), len(missing))
-
-
-def _path(out: Path, table: PaperTable, scale: Scale, cell: Cell, seed: int) -> Path:
-    return out / table.name / scale.name / f"{cell.name}-seed{seed}.json"
-
-
-def _made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _result(
-    table: PaperTable,
-    cell: Cell,
-    scale: Scale,
-    config: TrainConfig,
-    folder: Path,
-    encoder_set: ImageSet,
-    probe_set: ImageSet,
-    test_set: ImageSet,
-    progress: Callable[[str, int, int], None] | None,
-) -> dict[str, Any]:
+    config = replace(config_of(cell, scale, seed, len(encoder_set)), data_root=root)
     encoder = networks.build(config.network, encoder_set.shape, config.seed)
     facts: dict[str, Any] = {}
     if cell.trained:
-        report = (
-            None
-            if progress is None
-            else (lambda step, total, loss: progress(f"{cell.name}-seed{config.seed}", step, total))
-        )
-        run(config, folder, images=encoder_set, progress=report)
+        folder = work / f"{cell.name}-seed{seed}"
+        run(config, folder, images=encoder_set, progress=lambda step, steps, loss: report(0.9 * step / steps))
         encoder.load_state_dict(read_weights(folder, "encoder."))
-        facts = {
-            k: v for k, v in read_json(folder / "run.json").items() if k in ("seconds", "steps", "data", "precision")
-        }
-    device = pick_device("auto")
+        made = read_json(folder / "run.json")
+        facts = {name: made[name] for name in ("seconds", "steps", "precision")}
+        # A path means nothing on another machine; the hash says which images they were.
+        facts["data"] = made["data"] | {"source": Path(made["data"]["source"]).name}
     encoder.to(device)
     [found] = probe(
         encoder,
@@ -153,22 +136,31 @@ def _result(
         protocol="paper",
         deform_test=deformation(scale.test_views) if scale.test_views else None,
         epochs=scale.probe_epochs,
-        seed=config.seed,
+        seed=seed,
         precision=pick_precision("auto", device),
     )
-    return {
-        "table": table.name,
+    settings = {name: value for name, value in asdict(config).items() if name != "data_root"}
+    found_here = {
+        "table": table,
         "cell": cell.name,
         "scale": asdict(scale),
-        "seed": config.seed,
+        "seed": seed,
         "accuracy": found.accuracy,
         "probe": found.as_dict(),
-        "config": {k: v for k, v in asdict(config).items() if k != "data_root"}
-        if cell.trained
-        else {"network": config.network},
+        "config": settings if cell.trained else {"network": config.network, "seed": seed},
         "run": facts,
-        **surroundings(),
     }
+    write_json(path, found_here | surroundings())
+    report(1.0)
+
+
+def _path(out: Path, table: PaperTable, scale: Scale, cell: Cell, seed: int) -> Path:
+    return out / table.name / scale.name / f"{cell.name}-seed{seed}.json"
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def results(table: PaperTable, scale: Scale, out: Path) -> Table:
