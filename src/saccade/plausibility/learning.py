@@ -76,10 +76,11 @@ class World:
     def site(self) -> Any:
         return self.sites[self.index]
 
-    def copied(self) -> "World":
-        sites, rule = copy.deepcopy((self.sites, self.rule))  # in one go: a rule may hold on to layers
-        for site in sites:
-            site.zero_grad(set_to_none=True)
+    def copied(self, whole: bool = False) -> "World":
+        """A copy of the site and the rule, and of the other sites too if `whole`."""
+        copied, rule = copy.deepcopy((self.sites if whole else self.site, self.rule))  # at once: a rule may hold layers
+        sites = copied if whole else [copied if site is self.site else site for site in self.sites]
+        sites[self.index].zero_grad(set_to_none=True)
         return World(sites, rule, self.index, self.batch, self.calls)
 
     def owners(self) -> dict[str, nn.Module]:
@@ -111,12 +112,13 @@ class World:
         calls: list[Call] | None = None,
         inputs: Tensor | None = None,
         seen: list[Call] | None = None,
+        whole: bool = False,
     ) -> Updates:
         """The gradients that the rule fills, by parameter, in a copy that `change` has changed.
 
         `calls` are the outputs to hold (default: those of the first run); `seen` is given the calls as they were.
         """
-        world = self.copied()
+        world = self.copied(whole)
         change(world)
         with world.holding(self.calls if calls is None else calls, seen):
             return world.learn(self.batch.inputs if inputs is None else inputs)
@@ -279,7 +281,7 @@ def _transport(world: World, base: Updates, maps: dict[str, list[str]], trace: T
                             if p.ndim > 1:
                                 _redraw(p)
 
-        if moved := _moved(base, world.updates(others)):
+        if moved := _moved(base, world.updates(others, whole=True)):
             found.append(f"forward weights of another site move the updates of {_some(moved)}")
     return found
 
