@@ -5,10 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from saccade.config.run import TrainConfig
 
 torch.set_num_threads(1)  # small work is slower on more, and workers share the machine
+
+# The same cases each time; `--hypothesis-profile=thorough` makes more of them, as the slow tests of tests/fuzz do.
+_SAME = {"derandomize": True, "database": None, "deadline": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("quick", max_examples=25, **_SAME)
+settings.register_profile("thorough", max_examples=1500, **_SAME)
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from itertools import combinations
 from pathlib import Path
 
 import torch
-from combinations import ALL, config_of
 
 import saccade
+from combinations import ALL, config_of
 from saccade.config.run import TrainConfig, to_yaml
 from saccade.errors import InputError
 from saccade.training import build
@@ -44,7 +44,10 @@ def main(argv: list[str] | None = None) -> int:
         killed += len(moments)
         exact += len(moments) * same
         said = f"{' x '.join(case)}, {config.optimizer}, diagnostics {config.diagnostics}"
-        print(f"{killed}/{given.kills} {said}: killed {', '.join(moments)}: {'exact' if same else 'DIFFERENT'}", flush=True)
+        print(
+            f"{killed}/{given.kills} {said}: killed {', '.join(moments)}: {'exact' if same else 'DIFFERENT'}",
+            flush=True,
+        )
     print(f"{exact}/{killed} exact")
     return 0 if exact == killed == given.kills else 1
 
@@ -52,7 +55,12 @@ def main(argv: list[str] | None = None) -> int:
 def configured(case: tuple[str, str, str], chance: random.Random) -> TrainConfig:
     optimizer = chance.choice(["adam", "sgd(momentum=0.9)"])
     return config_of(
-        *case, optimizer, epochs=STEPS / 3, checkpoint_seconds=0.03, diagnostics=chance.choice([0, 0, 7]), seed=chance.randrange(99)
+        *case,
+        optimizer,
+        epochs=STEPS / 3,
+        checkpoint_seconds=0.03,
+        diagnostics=chance.choice([0, 0, 7]),
+        seed=chance.randrange(99),
     )
 
 
@@ -109,7 +117,9 @@ def kill(command: list[str], out: Path, seconds: float, early: bool) -> str | No
     saved = [path.name for path in out.glob("checkpoint-*.safetensors")] if out.exists() else []
     if facts.exists() and json.loads(facts.read_text())["finished"]:
         return "after its end"
-    return f"with a checkpoint of step {max(int(name.split('-')[1]) for name in saved)}" if saved else "with no checkpoint"
+    return (
+        f"with a checkpoint of step {max(int(name.split('-')[1]) for name in saved)}" if saved else "with no checkpoint"
+    )
 
 
 def alike(a: Path, b: Path) -> bool:

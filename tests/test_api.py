@@ -103,6 +103,13 @@ def test_probe_is_kept_with_the_run_and_says_what_it_is(finished):
     assert [(r["layer"], r["test_views"]) for r in rows] == [(1, None), (2, None), (1, "digits"), (2, "digits")]
 
 
+def test_a_probe_of_images_in_memory_keeps_their_name(finished):
+    images = saccade.load_images("digits:train[:100]")
+    saccade.probe(finished, images, images)
+    [row] = json.loads((finished / "probes.json").read_text())["probes"]
+    assert (row["train"], row["test"]) == ("digits:train[:100]",) * 2
+
+
 def test_probe_refuses_what_does_not_fit(finished, tmp_path):
     colour = tmp_path / "colour.npz"
     np.savez(colour, images=np.zeros((4, 28, 28, 3), np.uint8), labels=np.zeros(4, np.int64))

@@ -4,6 +4,7 @@ A run is a folder. Functions take the folder's path, or what `train` returned, w
 """
 
 import json
+import os
 import resource
 import tempfile
 import time
@@ -31,7 +32,7 @@ from .report.page import Block, Picture, Section, Svg, write_page
 from .report.run import run_sections
 from .training import build, pick_device, pick_precision, read_weights, replay, train_step
 from .training import run as run_training
-from .training.folder import read_json, read_metrics, surroundings, write_json
+from .training.folder import read_facts, read_metrics, read_probes, surroundings, write_json
 from .training.loop import Progress
 from .training.model import make_batch
 from .views.sheet import sheet
@@ -76,7 +77,7 @@ def default_folder(config: TrainConfig) -> Path:
 def configuration(run: Path | str) -> TrainConfig:
     """The configuration of a run's folder. Raises InputError where there is none."""
     recipe = Path(run) / "config.yaml"
-    if not recipe.exists():
+    if not os.path.exists(recipe):
         raise InputError(f"{run} is no run's folder: it has no config.yaml; it takes what train wrote.")
     return read_recipe(recipe)
 
@@ -84,7 +85,7 @@ def configuration(run: Path | str) -> TrainConfig:
 def load_encoder(run: Path | str, *, initial: bool = False, device: str = "cpu") -> nn.Sequential:
     """The encoder of a finished run, a plain `nn.Sequential` of layers in evaluation mode; `initial`: as it started."""
     config = configuration(run)
-    shape = tuple(read_json(Path(run) / "run.json").get("shape", ()))
+    shape = tuple(read_facts(Path(run))["shape"])
     encoder = networks.build(config.network, shape, config.seed)
     if not initial:
         _load(encoder, read_weights(Path(run), "encoder."), run)
@@ -100,7 +101,7 @@ def load_classifier(run: Path | str, *, device: str = "cpu") -> nn.Sequential:
     own = {name.partition(".")[2]: tensor for name, tensor in heads.items() if name.startswith(f"{site}.")}
     if site < 0 or not needs(make_loss(config.loss)).labels:
         raise InputError(f"{run} was trained without labels and names no classes; probe it.")
-    shape = networks.shapes(encoder, tuple(read_json(Path(run) / "run.json")["shape"]))[-1]
+    shape = networks.shapes(encoder, tuple(read_facts(Path(run))["shape"]))[-1]
     head = networks.head(head_of(config), shape, len(own["linear.bias"]), config.seed, site, bias=True)
     _load(head, own, run)
     return nn.Sequential(encoder, head.to(next(encoder.parameters()).device)).eval()
@@ -122,7 +123,7 @@ def _images(images: Images, config: TrainConfig, device: torch.device) -> ImageS
 
 
 def _fitting(images: ImageSet, run: Path | str) -> ImageSet:
-    channels = read_json(Path(run) / "run.json").get("shape", [images.shape[0]])[0]
+    channels = read_facts(Path(run))["shape"][0]
     if images.shape[0] != channels:
         raise InputError(f"{images.name} has pictures of {images.shape[0]} channels; the run {run} takes {channels}.")
     return images
@@ -169,12 +170,10 @@ def probe(
         precision=pick_precision(precision, place),
         progress=progress,
     )
-    rows = [
-        r.as_dict() | {"train": str(train), "test": str(test), "test_views": test_views, "initial": initial}
-        for r in results
-    ]
+    names = {"train": getattr(train, "name", train), "test": getattr(test, "name", test)}
+    rows = [r.as_dict() | names | {"test_views": test_views, "initial": initial} for r in results]
     kept = Path(run) / "probes.json"
-    write_json(kept, {"probes": [*(read_json(kept)["probes"] if kept.exists() else []), *rows]})
+    write_json(kept, {"probes": [*(read_probes(Path(run)) if kept.exists() else []), *rows]})
     return results
 
 
@@ -239,7 +238,7 @@ def verify(run: Path | str, *, rows: int = 3, images: ImageSet | None = None) ->
     The replay is made in a temporary folder, in the precision that the run was made in; `images` stands in for the
     configured data. Raises InputError where the run logged nothing, or its images are not these.
     """
-    config, facts = configuration(run), read_json(Path(run) / "run.json")
+    config, facts = configuration(run), read_facts(Path(run))
     if rows < 1:
         raise InputError(f"rows is {rows}; it takes a whole number of at least 1.")
     logged = read_metrics(Path(run))
@@ -248,7 +247,7 @@ def verify(run: Path | str, *, rows: int = 3, images: ImageSet | None = None) ->
         raise InputError(f"{run} has logged no losses yet; it takes a run with a line of metrics.")
     config = replace(config, precision=str(facts.get("precision", config.precision)))
     loaded = images if images is not None else _images(config.data, config, pick_device(config.device))
-    if loaded.fingerprint() != facts.get("data", {}).get("sha256"):
+    if loaded.fingerprint() != facts["data"].get("sha256"):
         raise InputError(f"The images {loaded.name} are not those that {run} learned from; their hashes differ.")
     with tempfile.TemporaryDirectory() as folder:
         again = replay(config, steps[-1], Path(folder), images=loaded)

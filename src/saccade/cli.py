@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints. Nothing heavy is imported before a command needs it."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return 0
+    except OSError as error:  # a disk that fills up, or a file that goes away, under a command
+        print(f"saccade: {error.filename or 'a file'} cannot be used: {error.strerror}.", file=sys.stderr)
+        return 1
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -218,7 +222,7 @@ def _embed(argv: list[str]) -> int:
 
 def _writable(name: str) -> Path:
     path = Path(name)
-    if path.is_dir() or not path.parent.is_dir():
+    if os.path.isdir(path) or not os.path.isdir(path.parent):
         raise InputError(f"{name} cannot be written; it takes a file in a folder that exists.")
     return path
 
@@ -234,6 +238,11 @@ def _views(argv: list[str]) -> int:
     _int(parser, "--seed", 0, "of the draws")
     parser.add_argument("--out", "-o", type=str, default="views.png", help="file to write")
     given = _parse(parser, argv)
+    for name in ("rows", "count"):
+        if not 1 <= given[name] <= 200:
+            raise InputError(f"{name} is {given[name]}; it takes a whole number from 1 to 200.")
+    if given.size is not None and not 1 <= given.size <= 1024:
+        raise InputError(f"size is {given.size}; it takes a whole number of pixels from 1 to 1024.")
     from . import api
     from .views import parse
     from .views.sheet import deformation_sheet, save_png, sheet
@@ -326,6 +335,7 @@ def _reproduce(argv: list[str]) -> int:
         "--cells", type=str | None, default=None, help="names of cells, with commas between (default: all)"
     )
     _int(parser, "--seeds", 1, "how many seeds")
+    _int(parser, "--workers", None, "processes side by side (default: one a core, or one on a GPU)")
     parser.add_argument("--results", type=str, default="results", help="folder of the results")
     parser.add_argument("--data_root", type=str | None, default=None, help="folder of the data sets")
     parser.add_argument("--format", type=str, default="terminal", help="terminal, markdown, csv or latex")
@@ -347,8 +357,17 @@ def _reproduce(argv: list[str]) -> int:
         raise InputError(f"seeds is {given.seeds}; it takes a whole number of at least 1.")
     table, scale, out = TABLES[given.name], SCALES[given.scale], Path(given.results)
     cells = given.cells.split(",") if given.cells else None
-    with progress.steps(given.quiet) as update:
-        run_cells(table, scale, range(given.seeds), out, cells=cells, root=given.data_root, progress=update)
+    with progress.share(given.name, given.quiet) as update:
+        run_cells(
+            table,
+            scale,
+            range(given.seeds),
+            out,
+            cells=cells,
+            root=given.data_root,
+            workers=given.workers,
+            progress=update,
+        )
     found = results(table, scale, out)
     write = formats[given.format]
     if write is None:

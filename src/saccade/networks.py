@@ -121,7 +121,7 @@ def head(spec: str, shape: tuple[int, ...], outputs: int | None, seed: int, site
 def _layer(calls: list[Call], shape: tuple[int, ...], what: str, bias: bool) -> Layer:
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for call in calls:
-        match = re.fullmatch(r"([a-z]+)(\d*)", call.name)
+        match = re.fullmatch(r"([a-z]+)([0-9]{0,9})", call.name)
         kind, number = (match[1], int(match[2] or 0)) if match else (call.name, 0)
         role, module = _part(kind, number, call, shape, what, bias)
         if role in parts:
@@ -145,16 +145,21 @@ def _part(kind: str, number: int, call: Call, shape: tuple[int, ...], what: str,
             options = _options(call, {"bias": bias}, what)
             if len(shape) != 1:
                 raise InputError(f"The {what} has {call} on features of shape {shape}; put flatten before it.")
+            _affordable(call, shape[0] * number, number, what)
             return "linear", nn.Linear(shape[0], number, bias=options["bias"])
         if len(shape) != 3:
             raise InputError(
                 f"The {what} has {call} on flat features of shape {shape}; it takes (channels, height, width)."
             )
+        defaults = {"kernel": 3, "stride": 1, "padding": 1}
+        options = _options(call, defaults | {"bias": bias} if kind == "conv" else defaults, what)
+        kernel, stride, padding = (options[name] for name in defaults)
+        places = math.prod(max((side + 2 * padding - kernel) // stride + 1, 0) for side in shape[1:])
+        each = shape[0] * number * kernel * kernel
+        _affordable(call, each if kind == "conv" else each * places, number * places, what)
         if kind == "conv":
-            options = _options(call, {"kernel": 3, "stride": 1, "padding": 1, "bias": bias}, what)
-            kernel = options.pop("kernel")
+            options.pop("kernel")
             return "linear", nn.Conv2d(shape[0], number, kernel, **options)
-        options = _options(call, {"kernel": 3, "stride": 1, "padding": 1}, what)
         return "linear", LocallyConnected2d(shape[0], number, (shape[1], shape[2]), **options)
     valid = "convN, localN, linearN, flatten, maxpoolK, avgpoolK, " + ", ".join(ACTIVATIONS)
     raise InputError(
@@ -169,11 +174,23 @@ def _options(call: Call, defaults: dict, what: str) -> dict:
             name not in defaults
             or type(value) is not type(defaults[name])
             or (name in ("kernel", "stride") and value < 1)
+            or value > 4096
         ):
             raise InputError(
-                f"The {what} has {call}; it takes the options {', '.join(defaults)}, whole numbers (bias: true)."
+                f"The {what} has {call}; it takes the options {', '.join(defaults)}, whole numbers up to 4096 "
+                "(bias: true)."
             )
     return defaults | call.options
+
+
+_LARGEST = 1 << 30  # weights of a map, or numbers that it makes of one image
+
+
+def _affordable(call: Call, weights: int, outputs: int, what: str) -> None:
+    if max(weights, outputs) > _LARGEST:
+        raise InputError(
+            f"The {what} has {call}, {weights:,} weights and {outputs:,} outputs an image; it takes at most {_LARGEST:,}."
+        )
 
 
 @contextmanager

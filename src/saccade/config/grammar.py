@@ -5,7 +5,9 @@ parentheses. Arguments are numbers, `true`, `false`, bare words, quoted strings 
 """
 
 import ast
+import math
 import re
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,7 +85,9 @@ def _parse_one(chunk: str, text: str, what: str) -> Call:
         match = _CALL.fullmatch(chunk)
         if match is None:
             raise ValueError
-        tree = ast.parse(f"_{match[2] or '()'}", mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the parser warns of what is refused below
+            tree = ast.parse(f"_{match[2] or '()'}", mode="eval").body
         if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
             raise ValueError
         options = {str(k.arg): _value(k.value) for k in tree.keywords if k.arg}
@@ -106,5 +110,7 @@ def _value(node: ast.expr) -> Any:
         if isinstance(number, int | float) and not isinstance(number, bool):
             return -number
     if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float | str | None):
+        if node.value == math.inf:  # 1e999
+            raise ValueError
         return node.value
     raise ValueError

@@ -21,24 +21,25 @@ class Option:
     valid: Callable[[Any], bool]
 
 
-def _number(default: float, help: str, *, above: float | None = None, least: float | None = None) -> Option:
-    accepts = (
-        "a number"
-        if above is None and least is None
-        else f"a number above {above:g}"
-        if least is None
-        else f"a number of at least {least:g}"
-    )
+_LARGEST = 1e6  # of any number: far above all that make sense, far below what float32 cannot hold
+_MOST = 65_536  # of anything counted
+
+
+def _number(
+    default: float, help: str, *, above: float | None = None, least: float | None = None, below: float = _LARGEST
+) -> Option:
+    low = f"a number above {above:g}" if least is None else f"a number of at least {least:g}"
 
     def valid(x: Any) -> bool:
-        real = isinstance(x, int | float) and not isinstance(x, bool) and x == x and abs(x) != float("inf")
-        return real and (above is None or x > above) and (least is None or x >= least)
+        real = isinstance(x, int | float) and not isinstance(x, bool)
+        return real and (above is None or x > above) and (least is None or x >= least) and x < below
 
-    return Option(default, help, accepts, valid)
+    return Option(default, help, f"{low} and below {below:g}", valid)
 
 
-def _whole(default: int, help: str, *, least: int) -> Option:
-    return Option(default, help, f"a whole number of at least {least}", lambda x: type(x) is int and x >= least)
+def _whole(default: int, help: str, *, least: int, most: int = _MOST) -> Option:
+    accepts = f"a whole number from {least} to {most}"
+    return Option(default, help, accepts, lambda x: type(x) is int and least <= x <= most)
 
 
 def _flag(default: bool, help: str) -> Option:
@@ -77,20 +78,15 @@ _REDUCTION = _choice("sum", "sum, or mean over positives and over negatives", "s
 _OTHERS = Option(
     "all",
     "how many other images of the batch each anchor is held against, the next ones in order",
-    "all or a whole number of at least 1",
-    lambda x: x == "all" or (type(x) is int and x >= 1),
+    f"all or a whole number from 1 to {_MOST}",
+    lambda x: x == "all" or (type(x) is int and 1 <= x <= _MOST),
 )
 _SIDES = ("both", "context_detached", "targets_detached", "fixed_weight")
 _PREDICTING = "which sides carry gradient; fixed_weight: both, and the prediction weights stay at their random start"
 
 
-def _decay(default: float) -> Option:
-    return Option(
-        default,
-        "decay of the slow copy that follows the network",
-        "a number from 0 to below 1",
-        lambda x: isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x < 1,
-    )
+def _decay(default: float, help: str = "decay of the slow copy that follows the network") -> Option:
+    return _number(default, help, least=0, below=1)
 
 
 LOSSES: dict[str, Entry] = {
@@ -130,8 +126,10 @@ LOSSES: dict[str, Entry] = {
         "saccade.losses.clapp_patches.CLAPPPatches",
         {
             "reading": _choice("original", "of Illing et al. 2021, or of the paper's authors", "original", "authors"),
-            "steps": _whole(5, "prediction weights: rows ahead, or context rows in the authors' reading", least=1),
-            "negatives": _whole(16, "negatives a positive", least=1),
+            "steps": _whole(
+                5, "prediction weights: rows ahead, or context rows in the authors' reading", least=1, most=64
+            ),
+            "negatives": _whole(16, "negatives a positive", least=1, most=4096),
             "place": _choice(
                 "any", "negatives: any patch of the batch, or the positive's place in another image", "any", "same"
             ),
@@ -146,7 +144,9 @@ LOSSES: dict[str, Entry] = {
         {
             "m1": _M1,
             "m2": _M2,
-            "negatives": _whole(1, "random patches of the batch that each positive pair is held against", least=1),
+            "negatives": _whole(
+                1, "random patches of the batch that each positive pair is held against", least=1, most=4096
+            ),
             "block": _flag(False, "no gradient through the anchor"),
         },
         facts=frozenset({"patches"}),
@@ -241,7 +241,7 @@ RULES: dict[str, Entry] = {
             "noise": _number(0.1, "of the inverses' inputs, in standard deviations of the layer's activity", least=0),
             "eta": _number(0.5, "first target's step, in units of the gradient of one image's loss", above=0),
             "order": _choice("inverses", "which comes first in a step: inverses or targets", "inverses", "targets"),
-            "steps": _whole(1, "inverse steps a batch", least=1),
+            "steps": _whole(1, "inverse steps a batch", least=1, most=100),
             "rate": _number(1e-3, "learning rate of the inverses", above=0),
             "head": _choice(
                 "own", "the first target's way down: the head's own weights, or fixed random ones", "own", "random"
@@ -256,8 +256,8 @@ OPTIMIZERS: dict[str, Entry] = {
         "Adam, with decoupled weight decay",
         "torch.optim.AdamW",
         {
-            "beta1": _number(0.9, "decay of the mean gradient", least=0),
-            "beta2": _number(0.999, "decay of the mean squared gradient", least=0),
+            "beta1": _decay(0.9, "decay of the mean gradient"),
+            "beta2": _decay(0.999, "decay of the mean squared gradient"),
             "weight_decay": _number(0.0, "share of a weight lost at each step, times the rate", least=0),
         },
     ),
@@ -265,7 +265,7 @@ OPTIMIZERS: dict[str, Entry] = {
         "stochastic gradient descent",
         "torch.optim.SGD",
         {
-            "momentum": _number(0.0, "decay of the velocity", least=0),
+            "momentum": _decay(0.0, "decay of the velocity"),
             "weight_decay": _number(0.0, "share of a weight lost at each step, times the rate", least=0),
         },
     ),

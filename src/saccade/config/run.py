@@ -1,5 +1,8 @@
 """The typed configuration of a run: everything that decides what a training does, and nothing else."""
 
+import os
+import re
+import reprlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -65,26 +68,29 @@ class TrainConfig:
     checkpoint_seconds: float = 60.0
 
 
+def shown(value: Any) -> str:
+    """A value in an error: on one line, and cut where it is long (a hundred bytes of YAML can hold terabytes)."""
+    return reprlib.repr(value)
+
+
 # Where a run computes and how it is watched; a run may be continued with other values of these.
 INCIDENTAL = ("device", "data_root", "download", "checkpoint_seconds")
 
 
 def check(config: TrainConfig) -> None:
     """Refuse, in one sentence, what can be refused without opening the data. Raises InputError."""
-    for name, low in (("rate", 0.0), ("epochs", 0.0), ("checkpoint_seconds", 0.0)):
+    for name, high in (("rate", 1e6), ("epochs", 1e9), ("checkpoint_seconds", 1e9)):
         value = getattr(config, name)
-        if not low < value < float("inf"):
-            raise InputError(f"{name} is {value:g}; it takes a number above 0.")
-    if config.batch < 2:
-        raise InputError(f"batch is {config.batch}; it takes at least 2 pictures.")
-    if config.size is not None and config.size < 1:
-        raise InputError(f"size is {config.size}; it takes a number of pixels above 0.")
-    if config.seed < 0 or config.diagnostics < 0:
-        raise InputError(
-            f"seed is {config.seed} and diagnostics {config.diagnostics}; both take a whole number from 0."
-        )
+        if not 0 < value <= high:
+            raise InputError(f"{name} is {shown(value)}; it takes a number above 0 and at most {high:g}.")
+    for name, low, most in (("batch", 2, 2**31), ("size", 1, 1024), ("seed", 0, 2**63 - 1), ("diagnostics", 0, 2**31)):
+        value = getattr(config, name)
+        if value is not None and not low <= value <= most:
+            raise InputError(f"{name} is {shown(value)}; it takes a whole number of at least {low}, at most {most:,}.")
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", config.device):
+        raise InputError(f"Unknown device {shown(config.device)}; it takes auto, cpu, cuda, or cuda:1 and the like.")
     if config.precision not in ("auto", "float32", "bfloat16", "float64"):
-        raise InputError(f"Unknown precision {config.precision!r}; it takes auto, float32, bfloat16 or float64.")
+        raise InputError(f"Unknown precision {shown(config.precision)}; it takes auto, float32, bfloat16 or float64.")
     loss, loss_entry = choose(config.loss, LOSSES, "loss")
     choose(config.schedule, SCHEDULES, "schedule")
     rule, rule_entry = choose(config.rule, RULES, "rule")
@@ -127,12 +133,12 @@ def from_dict(values: dict[str, Any], source: str) -> TrainConfig:
     types = {f.name: f.type for f in fields(TrainConfig)}
     for name, value in values.items():
         if name not in types:
-            raise InputError(f"{source} has an unknown field {name!r}; it takes {', '.join(types)}.")
+            raise InputError(f"{source} has an unknown field {shown(name)}; it takes {', '.join(types)}.")
         kind = types[name]
         ok = {str: isinstance(value, str), int: type(value) is int, bool: isinstance(value, bool)}
         ok[float] = isinstance(value, int | float) and not isinstance(value, bool)
         if not (ok.get(kind, False) if isinstance(kind, type) else value is None or ok[_inner(kind)]):
-            raise InputError(f"{source} has {name}={value!r}; it takes {getattr(kind, '__name__', kind)}.")
+            raise InputError(f"{source} has {name}={shown(value)}; it takes {getattr(kind, '__name__', kind)}.")
     return TrainConfig(**values)
 
 
@@ -148,17 +154,25 @@ def recipes() -> dict[str, Path]:
 def recipe(name: str | Path) -> TrainConfig:
     """The recipe of that name, or in that file. Raises InputError where there is none."""
     path = recipes().get(str(name), Path(name))
-    if not path.is_file():
+    if not os.path.isfile(path):  # which a name that is too long for a file does not upset
         raise InputError(f"There is no recipe {str(name)!r}; it takes a YAML file or one of {', '.join(recipes())}.")
     return read_recipe(path)
+
+
+_LONGEST = 1 << 16  # bytes of a recipe
 
 
 def read_recipe(path: Path) -> TrainConfig:
     """The configuration in a YAML file. Raises InputError where it cannot be read as one."""
     try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
+        with path.open("rb") as stream:
+            content = stream.read(_LONGEST + 1)
+        # Aliases are of no use in a mapping of plain values, and a few of them can stand for terabytes.
+        if len(content) > _LONGEST or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(content)):
+            raise ValueError(f"it is longer than {_LONGEST:,} bytes, or has aliases")
+        values = yaml.safe_load(content)
+    except Exception as error:  # besides its own, the parser raises what a number's or a date's constructor does
+        reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"The recipe {path} cannot be read ({reason}); it takes a YAML file of fields and values."
         ) from None

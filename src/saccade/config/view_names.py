@@ -5,13 +5,14 @@ applied. A name from `POLICIES` stands for its text, alone or among others: `"af
 """
 
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
 from .grammar import Call, parse_calls
+
+_LARGEST = 1e6  # above all strengths that make sense
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Option:
 
     default: Any
     low: float = 0.0
-    high: float = math.inf
+    high: float = _LARGEST
     words: tuple[str, ...] = ()
 
     def accepts(self, value: Any) -> bool:
@@ -42,14 +43,15 @@ class Option:
 
     def _inside(self, value: Any) -> bool:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and math.isfinite(value) and self.low <= value <= self.high
+        return number and self.low <= value <= self.high
 
     def __str__(self) -> str:
         if isinstance(self.default, bool):
             return "true or false"
         if isinstance(self.default, str):
             return " or ".join(self.words)
-        span = f"of at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
+        top = self.high == _LARGEST
+        span = f"of at least {self.low:g} and at most {self.high:g}" if top else f"from {self.low:g} to {self.high:g}"
         if isinstance(self.default, list):
             return f"two numbers in order {span}"
         return f"a whole number {span}, or none" if self.default is None else f"a number {span}"
@@ -89,7 +91,7 @@ DEFORMATIONS: dict[str, Deformation] = {
     "hsv": Deformation(
         "hue shifted by U(-hue, hue) of the circle, HSV's saturation times 2^U(-saturation, saturation); "
         "`shared` gives all pictures the draw of that number",
-        {"hue": Option(0.1, 0, 0.5), "saturation": Option(2.0, 0, 10), "shared": Option(None), **_CHANCE},
+        {"hue": Option(0.1, 0, 0.5), "saturation": Option(2.0, 0, 10), "shared": Option(None, 0, 2**31), **_CHANCE},
     ),
     "affine": Deformation(
         "the map I + u with |u| from `low` to `high` and random signs, translations doubled, with probability `p`",

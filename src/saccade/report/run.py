@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.run import read_recipe, to_yaml
-from ..training.folder import read_json, read_metrics
+from ..training.folder import read_json, read_metrics, read_probes
 from .figures import lines, loss_curve
 from .page import Block, Code, Facts, Section, Svg, Text
 from .tables import Cell, Spread, Table, number_text, spread
@@ -115,7 +115,7 @@ def _part(name: str) -> str:
 
 def _probes(folder: Path) -> Section:
     path = folder / "probes.json"
-    rows = read_json(path).get("probes", []) if path.exists() else []
+    rows = read_probes(folder) if path.exists() else []
     found: dict[tuple[str, ...], dict[int, dict[int, Row]]] = {}  # by what was measured, then layer, then seed
     for row in rows:  # the same measurement made again takes the place of the first
         found.setdefault(_described(row), {}).setdefault(row["layer"], {})[row["seed"]] = row

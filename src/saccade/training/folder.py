@@ -36,13 +36,13 @@ def claimed(folder: Path, config: TrainConfig) -> Iterator[Path]:
 
     The system drops the lock of a process that dies, so a stale one is taken over.
     """
-    new = not folder.exists()
+    new = not os.path.exists(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"The output folder {folder} cannot be used: {error.strerror}; it takes a folder that can be written."
+            f"The output folder {str(folder)!r} cannot be used ({error}); it takes a folder that can be written."
         ) from None
     with lock:
         try:
@@ -79,7 +79,8 @@ def _refuse_other(folder: Path, old: TrainConfig, new: TrainConfig) -> None:
     ]
     if changed:
         raise InputError(
-            f"The output folder {folder} holds another run ({'; '.join(changed)}); it takes the same configuration or a new folder."
+            f"The output folder {folder} holds another run ({'; '.join(changed)}); it takes the same configuration "
+            "or a new folder."
         )
 
 
@@ -100,6 +101,31 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no JSON object; it takes the folder of a run.")
     return values
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """A run's run.json. Raises InputError where it is missing or is not what a run writes."""
+    facts = read_json(folder / "run.json")
+    shape, data, earlier = facts.get("shape"), facts.get("data"), facts.get("earlier", [])
+    whole = isinstance(shape, list) and all(type(n) is int and 0 < n < 1 << 16 for n in shape) and 1 <= len(shape) <= 3
+    if not (whole and isinstance(data, dict) and isinstance(earlier, list)):
+        raise InputError(f"{folder / 'run.json'} is not what a run writes; it takes the folder of a run.")
+    return facts
+
+
+def read_probes(folder: Path) -> list[dict[str, Any]]:
+    """The probes kept with a run. Raises InputError where probes.json is not what `saccade.probe` writes."""
+    rows = read_json(folder / "probes.json").get("probes")
+    numbers = ("layer", "seed", "accuracy", "train_size", "test_size")
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict)
+        and all(isinstance(row.get(name), int | float) for name in numbers)
+        and isinstance(row.get("details"), dict)
+        and isinstance(row.get("protocol"), str)
+        for row in rows
+    ):
+        raise InputError(f"{folder / 'probes.json'} is not what a probe writes; remove it to probe anew.")
+    return rows
 
 
 def surroundings() -> dict[str, Any]:
@@ -187,7 +213,23 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             break
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        if not _is_row(row):
             break
         rows.append(row)
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    """A step and a site; else numbers, words, and numbers by name or in order."""
+
+    def number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
+    if not isinstance(row, dict) or not all(type(row.get(name)) is int and row[name] >= 0 for name in ("step", "site")):
+        return False
+    if "loss" in row and not (number(row["loss"]) and number(row.get("epoch"))):
+        return False
+    inner = [list(v.values()) if isinstance(v, dict) else v if isinstance(v, list) else [] for v in row.values()]
+    return all(isinstance(v, int | float | str | dict | list) for v in row.values()) and all(
+        number(v) for values in inner for v in values
+    )

@@ -21,7 +21,7 @@ from ..data import ImageSet, load
 from ..errors import InputError, RunError, Stopped
 from ..rules import Batch
 from . import checkpoint
-from .folder import Metrics, claimed, read_json, read_metrics, surroundings, write_config, write_json
+from .folder import Metrics, claimed, read_facts, read_metrics, surroundings, write_config, write_json
 from .model import Model, build, pick_device, train_step
 
 WEIGHTS = "weights.safetensors"
@@ -39,7 +39,7 @@ def run(config: TrainConfig, out: Path, *, images: ImageSet | None = None, progr
     """
     model, images = _prepared(config, images)
     with claimed(out, config):
-        before = read_json(out / "run.json") if (out / "run.json").exists() else {}
+        before = read_facts(out) if (out / "run.json").exists() else {}
         if before.get("finished"):
             checkpoint.remove(out)  # it may have died just before it did so itself
             return out
@@ -131,19 +131,22 @@ def _initial(source: Path, model: Model) -> dict[str, Tensor]:
     own = model.encoder.state_dict()
     if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in own.items() if not k.endswith(".feedback")}:
         raise InputError(f"init_from {source} holds an encoder of other layers than network {model.config.network!r}.")
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise InputError(f"init_from {source} holds weights that are not finite; it takes a run that went well.")
     return {name: tensors.get(name, tensor) for name, tensor in own.items()}
 
 
 def read_weights(folder: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors of a finished run whose names start with `prefix`. Raises InputError where there are none."""
+    """The tensors of a finished run whose names start with `prefix`.
+
+    Raises InputError where there are none, or one is not finite.
+    """
     try:
         tensors = parse_tensors((folder / WEIGHTS).read_bytes())
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{folder / WEIGHTS} cannot be read ({error}); it takes the folder of a finished run."
         ) from None
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise InputError(f"{folder / WEIGHTS} holds weights that are not finite; it takes a run that went well.")
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
@@ -192,8 +195,8 @@ def _log(model: Model, metrics: Metrics, step: int) -> float:
 
 
 def _warn(site: int, batch: Batch, metrics: Metrics, step: int) -> None:
-    """Say so when the embeddings of a batch are alike, their spread below a thousandth of their size, or when most units
-    of the features (channels, over all places) have one value."""
+    """Say so when a batch's embeddings are alike, their spread below a thousandth of their size, or when most units of the
+    features (channels, over all places) have one value."""
     assert batch.outputs is not None
     z = batch.views[0][:256].flatten(1)
     size = float(z.double().abs().mean())

@@ -114,6 +114,12 @@ def build(config: TrainConfig, images: ImageSet) -> Model:
         for site in sites
         for group, named in rule.groups(site).items()
     }
+    for site in sites:
+        if not any(p.requires_grad for p in site.parameters()):
+            raise InputError(
+                f"Site {site.index} has no weights to train under the schedule {config.schedule}: network "
+                f"{config.network!r}, head {head_of(config)!r}; it takes a map, such as conv32, in each."
+            )
     steps_per_epoch = len(images) // config.batch
     return Model(
         config,
