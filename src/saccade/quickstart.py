@@ -52,7 +52,7 @@ def run(
     run again. The numbers, with what they came from, go to `out/results.json`. `progress` is told the share done.
     """
     ours = recipe("digits")
-    supervised = replace(ours, loss="cross-entropy", views="none", epochs=15)
+    supervised = replace(ours, loss="cross-entropy", views="none", rate=1e-3, epochs=15)
     cells: dict[str, TrainConfig] = {OURS: ours, WITH_LABELS: supervised, UPPER_MARK: replace(supervised, views=VIEWS)}
     if everything:
         cells |= {name: replace(ours, **changes) for name, changes in OTHERS.items()}
