@@ -24,6 +24,8 @@ def config_of(schedule: str, rule: str, loss: str, optimizer: str = "adam", **ch
             "adam": "adam(weight_decay=0.1)",
             "sgd(momentum=0.9)": "sgd(momentum=0.9, weight_decay=0.01)",
         }[optimizer]
+    if rule == "dtp" and optimizer.startswith("sgd"):
+        rule = "dtp(rate=1e-6)"  # its inverses descend sums of squares
     options = {
         "data": "digits:train[:60]",
         "views": "digits",

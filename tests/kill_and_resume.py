@@ -24,7 +24,7 @@ from saccade.config.run import TrainConfig, to_yaml
 from saccade.errors import InputError
 from saccade.training import build
 
-STEPS = 240  # of one site
+STEPS = 150  # of one site
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             config = configured(case, chance)
             moments, same = one(config, Path(folder), chance, given.kills - killed)
+        if not moments and same:  # it ended sooner than it was to be killed
+            continue
         killed += len(moments)
         exact += len(moments) * same
         said = f"{' x '.join(case)}, {config.optimizer}, diagnostics {config.diagnostics}"

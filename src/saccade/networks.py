@@ -115,7 +115,12 @@ def head(spec: str, shape: tuple[int, ...], outputs: int | None, seed: int, site
             raise InputError(f"The head {spec!r} has {widths} linear maps; for {outputs} classes it takes one.")
     if "|" in spec:
         raise InputError(f"The head {spec!r} has several layers; it takes one, such as 'flatten linear64'.")
-    return build(spec, shape, seed, what="head", first=site, bias=bias)[0]  # type: ignore[return-value]
+    [layer] = build(spec, shape, seed, what="head", first=site, bias=bias)
+    if len(after := output_shape(layer, shape, "head")) != 1:
+        raise InputError(
+            f"The head {spec!r} leaves features of shape {after}; it takes one that ends flat, in linear64."
+        )
+    return layer  # type: ignore[return-value]
 
 
 def _layer(calls: list[Call], shape: tuple[int, ...], what: str, bias: bool) -> Layer:

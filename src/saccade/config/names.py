@@ -344,7 +344,7 @@ def choose(text: str, table: dict[str, Entry], what: str) -> tuple[Call, Entry |
             accepted = ", ".join(entry.options) or "no options"
             raise InputError(f"The {what} {call.name} has no option {name!r}; it takes {accepted}.")
         if not entry.options[name].valid(value):
-            raise InputError(f"The {what} {call.name} has {name}={value}; it takes {entry.options[name].accepts}.")
+            raise InputError(f"The {what} {call.name} has {name}={value!r}; it takes {entry.options[name].accepts}.")
     options = {name: call.options.get(name, option.default) for name, option in entry.options.items()}
     if problem := entry.check(options):
         raise InputError(f"The {what} {text!r} {problem}.")

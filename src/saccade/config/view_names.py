@@ -202,7 +202,7 @@ def _written(call: Call) -> str:
     for name, value in call.options.items():
         like = Option([0.0, 0.0] if isinstance(policy.defaults[name], list) else 0.0)
         if not like.accepts(value):
-            raise InputError(f"The views' {call.name} has {name}={value}; it takes {like}.")
+            raise InputError(f"The views' {call.name} has {name}={value!r}; it takes {like}.")
     return policy.write(**call.options)
 
 
@@ -212,7 +212,7 @@ def _checked(call: Call) -> Call:
     filled = {name: call.options.get(name, option.default) for name, option in options.items()}
     for name, value in filled.items():
         if not options[name].accepts(value):
-            raise InputError(f"The views' {call.name} has {name}={value}; it takes {options[name]}.")
+            raise InputError(f"The views' {call.name} has {name}={value!r}; it takes {options[name]}.")
     if call.name == "affine" and filled["low"] > filled["high"]:
         raise InputError(
             f"The views' affine has low={filled['low']} above high={filled['high']}; it takes low <= high."

@@ -132,7 +132,7 @@ def surroundings() -> dict[str, Any]:
     """What a number depends on beside the configuration: command, versions, hardware, source tree, date."""
     packages = ("torch", "torchvision", "numpy", "scikit-learn")
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([Path(sys.argv[0]).name.replace("__main__.py", "saccade"), *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"saccade": __version__, "python": platform.python_version()}
         | {name: version(name) for name in packages},

@@ -1,0 +1,45 @@
+"""Losses of one's own, named by dotted paths in tests: each goes wrong in its way."""
+
+import torch
+from torch import nn
+
+
+def gradient_of_nan(z_a, z_b):
+    """Its value is 0, its gradient is not a number."""
+    return (z_a - z_a.detach()).abs().sqrt().sum()
+
+
+def collapsing(z_a, z_b):
+    """Least where every unit is as large as it can be, whatever the image."""
+    return -(z_a.sum() + z_b.sum())
+
+
+class Killing(nn.Module):
+    """Least where no unit of the features is active."""
+
+    head = False
+
+    def forward(self, f_a, f_b):
+        return f_a.sum() + f_b.sum()
+
+
+class Remembering(nn.Module):
+    """Keeps the last embeddings in a buffer that it leaves out of what is saved; draws from torch's own generator."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("last", torch.zeros(0), persistent=False)
+
+    def forward(self, z_a, z_b):
+        pulled = (z_a - self.last).square().mean() if len(self.last) else z_a.square().mean()
+        self.last = z_b.detach() * torch.rand_like(z_b)
+        return pulled
+
+
+class Tied(nn.Sequential):
+    """Two maps with one weight, and dropout."""
+
+    def __init__(self):
+        first, second = nn.Linear(784, 784, bias=False), nn.Linear(784, 784, bias=False)
+        second.weight = first.weight
+        super().__init__(nn.Flatten(), first, nn.Tanh(), nn.Dropout(0.2), second, nn.Tanh())

@@ -1,0 +1,142 @@
+"""The loop: numbers watched, nothing learned from what is not to be learned from, a run replayed."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import saccade
+from saccade.cli import main
+from saccade.config.names import LOSSES
+from saccade.errors import InputError, RunError
+from saccade.training import checkpoint
+from saccade.training.folder import read_metrics
+
+
+@pytest.fixture(scope="module")
+def images():
+    return saccade.load_images("digits:train[:60]")
+
+
+def stops(config, run, images) -> str:
+    with pytest.raises(RunError) as stop:
+        saccade.train(config, out=run, images=images)
+    return str(stop.value)
+
+
+@pytest.mark.parametrize("diagnostics", [0, 1])
+def test_a_run_that_diverges_stops_at_that_step(tiny, images, tmp_path, diagnostics):
+    config = replace(tiny, network="conv4 leakyrelu | conv6 leakyrelu", optimizer="sgd", rate=1e5, epochs=100)
+    config = replace(config, checkpoint_seconds=1e-9, diagnostics=diagnostics)
+    said = stops(config, tmp_path, images)
+    newest = checkpoint.found(tmp_path)[0]
+    step = int(newest.name.split("-")[1]) + 1
+    assert "of site 0 (layers 1 to 2)" in said and f"not finite at step {step};" in said
+    assert f"last good checkpoint: {newest.name}" in said
+    assert all(t.isfinite().all() for t in load_file(newest).values())
+    assert all(row["step"] < step for row in read_metrics(tmp_path))
+
+
+def test_a_weight_is_looked_at_before_it_is_saved(tiny, images, tmp_path):
+    config = replace(tiny, loss="own.gradient_of_nan", schedule="gll", checkpoint_seconds=1e-9)
+    said = stops(config, tmp_path, images)
+    assert said == (
+        "The weights of site 0 (layers 1 to 1) (layers.0.linear.weight, head.linear.weight) are not finite at step 1; "
+        "last good checkpoint: none. A lower rate may help."
+    )
+    assert not checkpoint.found(tmp_path)
+
+
+def test_the_command_line_exits_with_1(tiny, tmp_path, capsys):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(saccade.config.run.to_yaml(replace(tiny, loss="own.gradient_of_nan")))
+    assert main(["train", str(recipe), "--out", str(tmp_path / "run"), "--quiet"]) == 1
+    assert capsys.readouterr().err.startswith("saccade: The weights of site 0")
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning", "sentence"),
+    [
+        ({"loss": "own.collapsing", "head": "flatten linear8 hardtanh"}, "collapse", "nearly all alike"),
+        ({"loss": "own.Killing", "network": "conv4 relu"}, "dead units", "% of the units of site 0 have one value"),
+    ],
+)
+def test_a_collapse_is_warned_of_once(tiny, images, tmp_path, capsys, changes, warning, sentence):
+    saccade.train(replace(tiny, rate=0.1, epochs=20, **changes), out=tmp_path, images=images)
+    rows = [row for row in read_metrics(tmp_path) if row.get("warning") == warning]
+    assert len(rows) == 1 and rows[0]["site"] == 0 and rows[0]["step"] < 60
+    assert capsys.readouterr().err.count(sentence) == 1
+
+
+def test_a_healthy_run_is_warned_of_nothing(tiny, images, tmp_path, capsys):
+    saccade.train(replace(tiny, epochs=5, schedule="simultaneous"), out=tmp_path, images=images)
+    assert not [row for row in read_metrics(tmp_path) if "warning" in row] and capsys.readouterr().err == ""
+
+
+def test_weights_to_start_from_that_are_not_finite_are_refused(tiny, images, tmp_path):
+    from safetensors.torch import save_file
+
+    source = saccade.train(tiny, out=tmp_path / "a", images=images)
+    tensors = load_file(source / "weights.safetensors")
+    tensors["encoder.1.linear.weight"][0] = torch.nan
+    save_file(tensors, source / "weights.safetensors")
+    with pytest.raises(InputError, match="holds weights that are not finite"):
+        saccade.train(replace(tiny, init_from=str(source)), out=tmp_path / "b", images=images)
+    assert not (tmp_path / "b").exists()
+
+
+# ------------------------------------------------------------------------------------------------ nothing is confused
+
+
+@pytest.mark.parametrize("loss", [name for name, entry in LOSSES.items() if "labels" not in entry.facts])
+def test_labels_touch_no_training_without_them(tiny, images, tmp_path, loss):
+    from combinations import config_of
+
+    config = config_of("e2e", "bp", loss, epochs=2 / 3)
+    poisoned = replace(images, labels=images.labels.roll(7))
+    a, b = (saccade.train(config, out=tmp_path / n, images=i) for n, i in (("a", images), ("b", poisoned)))
+    for name in ("weights.safetensors", "metrics.jsonl"):
+        assert (a / name).read_bytes() == (b / name).read_bytes()
+
+
+def test_test_images_touch_neither_the_run_nor_the_probes_choice(tiny, images, tmp_path):
+    run = saccade.train(tiny, out=tmp_path / "run", images=images)
+    before = (run / "weights.safetensors").read_bytes()
+    test = saccade.load_images("digits:test[:100]")
+    poisoned = replace(test, images=255 - test.images, labels=test.labels.roll(3))
+    [plain], [other] = (saccade.probe(run, "digits:train[:200]", t) for t in (test, poisoned))
+    [deformed] = saccade.probe(run, "digits:train[:200]", test, test_views="digits")
+    assert plain.details == other.details == deformed.details and plain.accuracy > other.accuracy + 20
+    assert (run / "weights.safetensors").read_bytes() == before
+
+
+# ----------------------------------------------------------------------------------------------------------- replayed
+
+
+def test_verify_finds_a_run_reproduced_and_the_first_line_that_is_not(tiny, tmp_path, capsys):
+    run = saccade.train(replace(tiny, epochs=4, diagnostics=2), out=tmp_path / "run")
+    assert main(["verify", str(run), "--rows", "2"]) == 0
+    assert capsys.readouterr().out == f"{run} is reproduced exactly here: 5 lines, to step 6.\n"
+    assert saccade.verify(run, rows=99).exact
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    place = next(k for k, row in enumerate(rows) if row["step"] == 6 and "loss" in row)
+    rows[place]["loss"] *= 1 + 1e-15
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["verify", str(run), "--rows", "1"]) == 0
+    assert main(["verify", str(run)]) == 1
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert f"{json.dumps(rows[place])} in the run, {lines[place]} here; versions, hardware" in said
+
+
+def test_verify_refuses_what_it_cannot_replay(tiny, images, tmp_path):
+    run = saccade.train(tiny, out=tmp_path / "run", images=images)
+    with pytest.raises(InputError, match="rows is 0"):
+        saccade.verify(run, rows=0)
+    with pytest.raises(InputError, match="are not those that .* learned from"):
+        saccade.verify(run, images=saccade.load_images("digits:train[60:120]"))
+    (run / "metrics.jsonl").unlink()
+    with pytest.raises(InputError, match="has logged no losses yet"):
+        saccade.verify(run)
