@@ -58,7 +58,9 @@ LOSSES: dict[str, dict[str, str]] = {
         SIMPLE: "exponentials and their ratio",
         UNSUPERVISED: "the error is softmax minus label",
     },
-    "supervised-hinge": {UNSUPERVISED: "each unit's error asks whether it is the label's"},  # its own activity, a threshold
+    "supervised-hinge": {
+        UNSUPERVISED: "each unit's error asks whether it is the label's"
+    },  # its own activity, a threshold
     "byol": {
         SPACE: "cosines, and the predictor's batch norm",
         TIME: "the error at A needs the slow embedding of B, and the other way round; batch norm mixes all",

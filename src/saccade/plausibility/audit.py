@@ -4,6 +4,7 @@ import copy
 import re
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,7 +15,6 @@ from .. import measures
 from ..config.names import NETWORKS
 from ..config.run import TrainConfig, head_of
 from ..data import ImageSet, load
-from ..errors import InputError
 from ..networks import output_shape
 from ..rules.site import Batch
 from ..training.model import Model, build, make_batch, train_step
@@ -169,35 +169,37 @@ def _optimizer(model: Model) -> list[Finding]:
     masks = [torch.rand(p.shape, generator=generator) < 0.5 for p in parameters]
     gradients = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
 
-    def stepped(change: float, trace: Trace | None = None) -> list[Tensor]:
+    def stepped(change: float, trace: Trace | nullcontext) -> list[Tensor]:
         one = copy.deepcopy(optimizer)
         own = [p for group in one.param_groups for p in group["params"]]
         for p, gradient, mask in zip(own, gradients, masks, strict=True):
             p.grad = torch.where(mask, gradient * change + (change - 1), gradient)
-        if trace is None:
+        with trace:
             one.step()
-        else:
-            with trace:
-                one.step()
-            trace.start, trace.ends = [trace.node(p.grad) for p in own if p.grad is not None], list(map(trace.node, own))  # type: ignore[attr-defined]
-        return [p.detach() for p in own]
+        return own
 
     trace = Trace()
-    steps = stepped(1.0, trace), stepped(3.0)
-    tainted = trace.after(trace.start)  # type: ignore[attr-defined]
+    own = stepped(1.0, trace)
+    tainted = trace.after([trace.node(p.grad) for p in own])  # type: ignore[arg-type]
+    ends = [trace.node(p) for p in own]
     operations = {
         (kind, op.name): f"{kind}: {op.name}{' at ' * bool(op.place)}{op.place}, for each synapse by itself"
-        for op in trace.behind(trace.ends)  # type: ignore[attr-defined]
+        for op in trace.behind(ends)
         if (kind := complexity(op, tainted.__contains__, products=False))
     }
     spread = [
         "the step of a synapse moves with other synapses' gradients"
-        for a, b, mask in zip(*steps, masks, strict=True)
+        for a, b, mask in zip(own, stepped(3.0, nullcontext()), masks, strict=True)
         if not torch.equal(a[~mask], b[~mask])
     ][:1]
     memory = "what it remembers, it remembers of each synapse by itself"
     return [
-        Finding("optimizer", "space", VIOLATED if spread else MET, spread or ["each synapse's step hangs on its own gradients"]),
+        Finding(
+            "optimizer",
+            "space",
+            VIOLATED if spread else MET,
+            spread or ["each synapse's step hangs on its own gradients"],
+        ),
         Finding("optimizer", "time", MET, [memory]),
         Finding(
             "optimizer",
@@ -228,7 +230,9 @@ def _peeking(report: Report, model: Model, images: ImageSet, worlds: list[World]
         copied.learn(world.batch.inputs)
     index = [kept, kept[: len(world.batch.inputs) // 2]]
     copies = [
-        x for x in trace.external.values() if any(x.shape == k.shape and x.numel() > 1 and bool((x == k).all()) for k in index)
+        x
+        for x in trace.external.values()
+        if any(x.shape == k.shape and x.numel() > 1 and bool((x == k).all()) for k in index)
     ]
     if moved or copies:
         how = f"updates of {', '.join(moved[:3])} move with them" if moved else "a copy of them is read during the step"

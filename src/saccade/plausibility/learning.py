@@ -59,7 +59,7 @@ class Call:
 
     owner: str
     input: Tensor
-    output: Tensor
+    output: Any  # a tensor; None among calls to be held leaves this one free
 
 
 @dataclass
@@ -78,8 +78,9 @@ class World:
 
     def copied(self, whole: bool = False) -> "World":
         """A copy of the site and the rule, and of the other sites too if `whole`."""
-        copied, rule = copy.deepcopy((self.sites if whole else self.site, self.rule))  # at once: a rule may hold layers
-        sites = copied if whole else [copied if site is self.site else site for site in self.sites]
+        own = self.sites if whole else [self.site]
+        copied, rule = copy.deepcopy((own, self.rule))  # at once: a rule may hold layers
+        sites = copied if whole else [copied[0] if site is self.site else site for site in self.sites]
         sites[self.index].zero_grad(set_to_none=True)
         return World(sites, rule, self.index, self.batch, self.calls)
 
@@ -150,10 +151,15 @@ class World:
                     seen.append(Call(owner, args[0].detach().clone(), output.detach().clone()))
                 if not calls:
                     return None
-                if count >= len(calls) or calls[count].owner != owner or calls[count].output.shape != output.shape:
+                kept = calls[count] if count < len(calls) else None
+                if (
+                    kept is None
+                    or kept.owner != owner
+                    or (kept.output is not None and kept.output.shape != output.shape)
+                ):
                     raise Undecided(f"the calls of {owner} differ from one run to the next, so activity cannot be held")
                 count += 1
-                return _Value.apply(output, calls[count - 1].output)
+                return None if kept.output is None else _Value.apply(output, kept.output)
 
             return held
 
@@ -197,12 +203,19 @@ def _moved(before: Updates, after: Updates, where: Callable[[str], bool] = lambd
     ]
 
 
+class _Named(Trace):
+    """A trace that knows the site's tensors by name, and which nodes hang on the data."""
+
+    names: dict[int, str]
+    tainted: set[int]
+
+
 def examine(world: World) -> list[Finding]:
     """Judge the network and the rule by one site's updates."""
     try:
-        world.calls = []
         calls: list[Call] = []
-        world = world.copied()
+        world = world.copied(whole=True)
+        world.calls = []
         world.site.loss = FixedErrors()
         base = world.updates(seen=calls)
         world.calls = calls
@@ -212,15 +225,17 @@ def examine(world: World) -> list[Finding]:
             raise Undecided(f"two runs of the same step gave different updates of {', '.join(moved)}")
         return _network(world) + _rule(world, base)
     except Undecided as reason:
-        return [Finding("rule", c, UNDECIDED, [str(reason)]) for c in ("space", "time", "simple", "asymmetric", "unsupervised")]
+        return [
+            Finding("rule", c, UNDECIDED, [str(reason)])
+            for c in ("space", "time", "simple", "asymmetric", "unsupervised")
+        ]
 
 
 def _rule(world: World, base: Updates) -> list[Finding]:
     """The rule's findings, for a network that is not to blame for them."""
     maps = world.maps()
     mixing = bool(_mixing_images(world)) or bool(_mixing_units(world, maps))
-    space, time = ([], []) if mixing else (_units(world, base, maps), _images(world, base))
-    time += _earlier(world)
+    space, shares = ([], []) if mixing else (_units(world, base, maps), _images(world, base))
     network = {op.place for op, _ in _forward_operations(world)}
     trace, found = _traced(world)
     simple = {
@@ -228,11 +243,17 @@ def _rule(world: World, base: Updates) -> list[Finding]:
         for op, kind in _complex(trace, [trace.node(g) for g in found.values()])
         if op.place not in network
     }
-    statistic = [f"a statistic of the batch: {text}" for text in time[:1]] if time and not simple else []
+    statistic = [f"a statistic of the batch: {text}" for text in shares[:1]] if not simple else []
     seen = {
         "space": (space, "an update moves with its own unit's and its pre-synaptic unit's activity alone"),
-        "time": (time, "each image's share of an update hangs on that image, and nothing of earlier batches is kept"),
-        "simple": ([*simple.values(), *statistic], "from errors to weights stand sums, local derivatives and Hebbian products"),
+        "time": (
+            shares + _earlier(world),
+            "each image's share of an update hangs on that image, and nothing of earlier batches is kept",
+        ),
+        "simple": (
+            [*simple.values(), *statistic],
+            "from errors to weights stand sums, local derivatives and Hebbian products",
+        ),
         "asymmetric": (_transport(world, base, maps, trace), _unmoved(world, maps)),
         "unsupervised": (_labels(world, base), "with the errors held, labels move no update"),
     }
@@ -253,7 +274,7 @@ def _network(world: World) -> list[Finding]:
 # ------------------------------------------------------------------------------------------------- (iii) weight transport
 
 
-def _transport(world: World, base: Updates, maps: dict[str, list[str]], trace: Trace) -> list[str]:
+def _transport(world: World, base: Updates, maps: dict[str, list[str]], trace: _Named) -> list[str]:
     """Give a map other weights while all activity and the errors at the top stay: do other maps' updates move?"""
     found = []
     for owner, names in maps.items():
@@ -263,13 +284,15 @@ def _transport(world: World, base: Updates, maps: dict[str, list[str]], trace: T
             for name in names:
                 _redraw(state[name], signs)
 
-        elsewhere = lambda name, owner=owner: not name.startswith(f"{owner}.")  # noqa: E731
+        def elsewhere(name: str, owner: str = owner) -> bool:
+            return not name.startswith(f"{owner}.")
+
         if moved := _moved(base, world.updates(change), elsewhere):
             sized = _moved(base, world.updates(lambda w, change=change: change(w, signs=False)), elsewhere)
             what = "weights" if sized else "weights' signs"
             found.append(
                 f"the {what} of {owner} ({', '.join(names)}) carry errors down: with all activity and the errors at the top "
-                f"held, other values there move the updates of {_some(moved)}{_reader(world, trace, owner, names)}"
+                f"held, other values there move the updates of {_some(moved)}{_reader(trace, owner, names)}"
             )
     if len(world.sites) > 1:
 
@@ -296,11 +319,13 @@ def _unmoved(world: World, maps: dict[str, list[str]]) -> str:
     return "other weights in any map, with all activity and the errors at the top held, leave the other maps' updates as they were"
 
 
-def _reader(world: World, trace: Trace, owner: str, names: list[str]) -> str:
+def _reader(trace: _Named, owner: str, names: list[str]) -> str:
     """The operation that reads a weight, or a copy of it, on the way down."""
     for op in reversed(trace.ops):
         for node in op.reads if op.backward else []:
-            if node not in trace.tainted and any(trace.names.get(id(s)) in {f"{owner}.{n}" for n in names} for s in trace.sources(node)):
+            if node not in trace.tainted and any(
+                trace.names.get(id(s)) in {f"{owner}.{n}" for n in names} for s in trace.sources(node)
+            ):
                 return f" (read by {op.name} at {op.place})"
     return ""
 
@@ -382,8 +407,12 @@ def _images(world: World, base: Updates) -> list[str]:
     found = []
     for name in base:
         apart = both[name] - first[name] - second[name] + base[name]
-        if float(apart.abs().max()) > 1e-8 * float(torch.stack([u[name].abs().max() for u in (base, first, second, both)]).max() + 1e-30):
-            found.append(f"the share of an image in the update of {name} moves with the activity of another image of the batch")
+        if float(apart.abs().max()) > 1e-8 * float(
+            torch.stack([u[name].abs().max() for u in (base, first, second, both)]).max() + 1e-30
+        ):
+            found.append(
+                f"the share of an image in the update of {name} moves with the activity of another image of the batch"
+            )
     return found
 
 
@@ -399,7 +428,7 @@ def _earlier(world: World) -> list[str]:
         for site, kept in zip(changed.sites, state, strict=True):
             site.load_state_dict(kept)
         results.append(changed.learn(inputs))
-    moved = _moved(*results)
+    moved = _moved(results[0], results[1])
     return [f"the updates of {_some(moved)} move with what an earlier batch was"] if moved else []
 
 
@@ -424,7 +453,9 @@ def _mixing_units(world: World, maps: dict[str, list[str]]) -> list[str]:
     for place, call in enumerate(before):
         if call.owner not in maps:
             continue
-        after = forward(world, world.batch.inputs, _with_unit(before, call.owner, 0))
+        free = [Call(c.owner, c.input, None) for c in before]
+        held = _with_unit(before, call.owner, 0)[: place + 1] + free[place + 1 :]
+        after = forward(world, world.batch.inputs, held)
         for late, one in list(zip(before, after, strict=True))[place + 1 :]:
             units = call.output.shape[1]
             a, b = (x.flatten(1) for x in (late.input, one.input))
@@ -448,14 +479,7 @@ def forward(world: World, inputs: Tensor, calls: list[Call] | None = None) -> li
 # -------------------------------------------------------------------------------------- (ii) operations, (iv) labels
 
 
-class _Named(Trace):
-    """A trace that knows the site's tensors by name, and which nodes hang on the data."""
-
-    names: dict[int, str]
-    tainted: set[int]
-
-
-def _traced(world: World) -> tuple[Any, Updates]:
+def _traced(world: World) -> tuple[_Named, Updates]:
     copied, trace = world.copied(), _Named()
     inputs = world.batch.inputs.clone()
     with trace:
@@ -465,22 +489,26 @@ def _traced(world: World) -> tuple[Any, Updates]:
     return trace, found
 
 
-def _complex(trace: Any, ends: list[int]) -> list[tuple[Any, str]]:
-    kinds = [(op, complexity(op, trace.tainted.__contains__, products=False)) for op in trace.behind(ends + trace.item)]
+def _complex(trace: _Named, ends: list[int]) -> list[tuple[Any, str]]:
+    kinds = [
+        (op, complexity(op, trace.tainted.__contains__, products=False, transfer=True))
+        for op in trace.behind(ends + trace.item)
+    ]
     return [(op, kind) for op, kind in kinds if kind]
 
 
 def _forward_operations(world: World) -> list[tuple[Any, str]]:
-    """Operations of the forward pass that are not simple. The transfer function of a single unit may be anything."""
+    """Operations of the forward pass that are not simple."""
     copied, trace = world.copied(), Trace()
     inputs = world.batch.inputs.clone()
     with trace, torch.no_grad():
         outputs = copied.site(inputs)
     tainted = trace.after([trace.node(inputs)])
     kinds = [
-        (op, complexity(op, tainted.__contains__, products=True)) for op in trace.behind([trace.node(o) for o in outputs])
+        (op, complexity(op, tainted.__contains__, products=True, transfer=True))
+        for op in trace.behind([trace.node(o) for o in outputs])
     ]
-    return [(op, kind) for op, kind in kinds if kind and op.name not in ("sigmoid", "softplus")]
+    return [(op, kind) for op, kind in kinds if kind]
 
 
 def _labels(world: World, base: Updates) -> list[str]:

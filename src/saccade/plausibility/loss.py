@@ -261,6 +261,12 @@ def _queue(subject: Subject, z: list[Tensor], patience: int = 8, most: int = 200
 # ------------------------------------------------------------------------------- (ii) operations, (iii) weights of its own
 
 
+class _Traced(Trace):
+    """A trace that knows the loss's own weights by the memory that they occupy."""
+
+    weights: dict[int, str]
+
+
 def _operations(
     subject: Subject, cases: list[list[Tensor]], shape: tuple[int, ...]
 ) -> tuple[list[str], list[str], list[str], bool]:
@@ -293,12 +299,11 @@ def _operations(
     return list(complex_.values()), list(symmetric.values()), list(gates.values()), any_graded
 
 
-def _traced(subject: Subject, z: list[Tensor]) -> tuple[Trace, list[Any], set[int]]:
-    """A trace of one call, the errors, and the nodes of the embeddings. The weights in it are the subject's own."""
-    state = copy.deepcopy(subject.loss.state_dict())
-    trace = Trace(values=True)
-    leaves, errors = subject.errors(z, subject.loss, trace=trace)
-    subject.loss.load_state_dict(state)
+def _traced(subject: Subject, z: list[Tensor]) -> tuple[_Traced, list[Any], set[int]]:
+    """A trace of one call, the errors, and the nodes of the embeddings."""
+    loss, trace = copy.deepcopy(subject.loss), _Traced(values=True)
+    trace.weights = {p.untyped_storage()._cdata: n for n, p in loss.state_dict(keep_vars=True).items() if p.ndim > 1}
+    leaves, errors = subject.errors(z, loss, trace=trace)
     return trace, errors, {trace.node(x) for x in leaves}
 
 
@@ -306,7 +311,11 @@ def _differing(trace: Trace, other: Trace) -> set[int]:
     """The nodes that hold other numbers in `other`; all of them, where it ran other operations."""
     if [op.name for op in trace.ops] != [op.name for op in other.ops]:
         return {node for op in trace.ops for node in op.writes} | set(trace.external)
-    pairs = [(n, a, b) for op, o in zip(trace.ops, other.ops, strict=True) for n, a, b in zip(op.writes, op.values, o.values, strict=True)]
+    pairs = [
+        (n, a, b)
+        for op, o in zip(trace.ops, other.ops, strict=True)
+        for n, a, b in zip(op.writes, op.values, o.values, strict=True)
+    ]
     return {n for n, a, b in pairs if a.shape != b.shape or not torch.equal(a, b)} | set(trace.external)
 
 
@@ -318,21 +327,22 @@ def _is_gate(op: Op, graded: set[int], varying: set[int], shape: tuple[int, ...]
     return thresholds and any(n in varying for n in op.writes) and not per_unit
 
 
-def _both_ways(subject: Subject, trace: Trace, behind: list[Op], graded: set[int], tainted: set[int]) -> dict[str, str]:
+def _both_ways(
+    subject: Subject, trace: _Traced, behind: list[Op], graded: set[int], tainted: set[int]
+) -> dict[str, str]:
     """Weights of the loss that carry graded signals up in its forward pass and down in its backward pass."""
-    weights = {p.untyped_storage()._cdata: n for n, p in subject.loss.state_dict(keep_vars=True).items() if p.ndim > 1}
     uses: list[tuple[str, int | None, bool, str]] = []  # which weight, where in it, in a backward pass?, by what
     for op in behind:
         if any(n in graded for n in op.reads):
             for node, offset in zip(op.reads, op.offsets, strict=True):
                 for source in trace.sources(node) if node not in tainted else []:
-                    if name := weights.get(source.untyped_storage()._cdata):
+                    if name := trace.weights.get(source.untyped_storage()._cdata):
                         place = offset if node in trace.external else None  # of a copy we know the whole alone
                         uses.append((name, place, op.backward, f"{op.name} at {op.place}"))
     found = {}
-    for name, place, backward, up in uses:
+    for name, at, backward, up in uses:
         for other, elsewhere, down_too, down in uses:
-            same = name == other and (place == elsewhere or None in (place, elsewhere))
+            same = name == other and (at == elsewhere or None in (at, elsewhere))
             if same and down_too and not backward and not _remembers(subject, name):
                 found[name] = f"the loss's own {name} carries activity up ({up}) and errors down ({down})"
     return found

@@ -16,17 +16,23 @@ _STATISTICS = (
     "batch_norm_with_update _batch_norm_with_update native_layer_norm native_group_norm _fused_rms_norm"
 )
 _PRODUCTS = {"mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "addbmm", "baddbmm", "mul", "addcmul", "convolution"}
-_NAMES = {name: "exponentials or logarithms" for name in _EXPONENTIALS.split()}
-_NAMES |= {name: "normalization, or a statistic of many activities" for name in _STATISTICS.split()}
+_NAMES = dict.fromkeys(_EXPONENTIALS.split(), "exponentials or logarithms")
+_NAMES |= dict.fromkeys(_STATISTICS.split(), "normalization, or a statistic of many activities")
 _NAMES |= dict.fromkeys(("sqrt", "square"), "squares or square roots")
 
 
-def complexity(op: Op, graded: Callable[[int], bool], products: bool) -> str | None:
+_TRANSFER = {"sigmoid", "softplus", "pow", "square"}  # what transfer functions and their derivatives are made of
+
+
+def complexity(op: Op, graded: Callable[[int], bool], *, products: bool, transfer: bool = False) -> str | None:
     """What is not simple about an operation, or None.
 
     `graded(node)` says whether a tensor carries graded activity; constants and gates do not. `products`: is the product
-    of two graded activities to be named too?
+    of two graded activities to be named too? `transfer`: may a unit's own activity pass through a curve, as it does in a
+    transfer function and in its derivative?
     """
+    if transfer and op.name in _TRANSFER:
+        return None
     nodes = [_nodes(argument) for argument in op.arguments]
 
     def fed(place: int) -> bool:

@@ -80,7 +80,16 @@ class Trace(TorchDispatchMode):
         if changed:
             backward = torch._C._current_graph_task_id() != -1
             writes = [self._fresh(x) for x in changed]
-            op = Op(name, arguments, reads, [x.storage_offset() for x in inputs], writes, tuple(changed[0].shape), backward, _place(backward))
+            op = Op(
+                name,
+                arguments,
+                reads,
+                [int(x.storage_offset()) for x in inputs],
+                writes,
+                tuple(changed[0].shape),
+                backward,
+                _place(backward),
+            )
             if self._values:
                 op.values = [x.detach().clone() for x in changed]
             self.ops.append(op)
@@ -155,7 +164,7 @@ def _place(backward: bool) -> str:
         if not torchs and name.startswith(f"{_TORCH}/optim/"):
             torchs = _short(name, frame.f_lineno)
         frame = frame.f_back
-    node = torch._C._current_autograd_node() if backward else None
+    node: Any = torch._C._current_autograd_node() if backward else None
     lines = re.findall(r'File "([^"<]+)", line (\d+)', "".join((node.metadata if node else {}).get("traceback_", [])))
     own = [(name, int(line)) for name, line in lines if not name.startswith(_TORCH) and not name.startswith(_HERE)]
     return _short(*own[-1]) if own else torchs

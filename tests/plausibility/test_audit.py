@@ -1,0 +1,150 @@
+"""The audit against the verdicts written down before it, and against hand-made violators. Misses and false accusations
+are counted in the output."""
+
+import pytest
+import violators
+from expected import BASELINES, FEEDBACK, ONE, OTHERS, TABLE_1, TABLE_2, violations
+
+from saccade.config.run import TrainConfig
+from saccade.data import load
+from saccade.errors import InputError
+from saccade.plausibility.audit import audit, thinned
+from saccade.plausibility.verdict import CONDITIONS, MET, UNDECIDED, VIOLATED
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load("digits:train[:64]")
+
+
+def _config(configuration, network="cifar"):
+    loss, schedule, rule, optimizer = configuration
+    return TrainConfig(loss=loss, schedule=schedule, rule=rule, optimizer=optimizer, network=network)
+
+
+def _count(cases, capsys):
+    """Print and return misses and false accusations of (name, report, what it should violate)."""
+    missed, false = [], []
+    for name, report, expected in cases:
+        undecided = {(f.part, f.condition) for f in report.findings if f.verdict == UNDECIDED}
+        missed += [(name, *one) for one in expected - report.violations()]
+        false += [(name, *one) for one in (report.violations() - expected) | undecided]
+    with capsys.disabled():
+        print(f"\n  {len(cases)} configurations: {len(missed)} misses, {len(false)} false accusations")
+    return missed, false
+
+
+FEW = [TABLE_1[2], TABLE_1[-1], (ONE, "rll", "rf", "sgd"), (ONE, "e2e", "sign-symmetry(magnitudes=uniform)", "sgd")]
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        pytest.param(FEW, id="few"),
+        pytest.param(TABLE_1, id="table 1", marks=pytest.mark.slow),
+        pytest.param(TABLE_2, id="table 2", marks=pytest.mark.slow),
+        pytest.param(OTHERS, id="others", marks=pytest.mark.slow),
+        pytest.param(BASELINES, id="baselines", marks=pytest.mark.slow),
+    ],
+)
+def test_expected_verdicts(cases, images, capsys):
+    if cases is BASELINES:
+        pytest.importorskip("lightly")
+    network = "vgg6" if cases is TABLE_2 else "cifar"
+    reports = [(case, audit(_config(case, network), images), set(violations(case))) for case in cases]
+    assert _count(reports, capsys) == ([], [])
+
+
+def _judged(name, images):
+    options, violates = violators.CASES[name]
+    violators.SEEN["labels"] = images.labels
+    return name, audit(TrainConfig(**options), images), violates
+
+
+def test_violators_and_the_innocent(images, capsys):
+    from dataclasses import replace
+
+    from saccade.plausibility.audit import stand_in
+
+    images = replace(stand_in(images), labels=images.labels.clone())
+    cases = [_judged(name, images) for name in violators.CASES]
+    assert _count(cases, capsys) == ([], [])
+
+
+def test_labels_are_as_they_were_after_an_audit(images):
+    before = images.labels.clone()
+    audit(_config((ONE, "e2e", "rf", "sgd")), images)
+    assert before.equal(images.labels)
+
+
+def test_a_queue_is_measured_against_what_is_declared(images):
+    _, report, _ = _judged("a queue longer than declared", images)
+    [evidence] = [f.evidence for f in report.findings if (f.part, f.condition) == ("loss", "time")]
+    assert "24" in evidence[0]
+    assert "more than the 8" in evidence[0]
+
+
+def test_what_draws_its_own_numbers_is_not_decidable(images):
+    options = violators._BASE | {"loss": "violators.undecided_hinge"}
+    report = audit(TrainConfig(**options), images)
+    assert report.verdict("space", ["loss"]) == UNDECIDED
+    assert report.verdict("space") == UNDECIDED
+
+
+@pytest.mark.parametrize("rule", FEEDBACK)
+def test_feedback_over_time(rule, images):
+    optimizer = "adam(weight_decay=1)" if rule == "kolen-pollack" else "sgd"
+    report = audit(_config((ONE, "e2e", rule, optimizer), "conv32 tanh maxpool | conv40 tanh maxpool"), images)
+    kinds = [remark.split(": ")[1] for remark in report.remarks if "inverses" not in remark]
+    assert report.verdict("asymmetric") == MET
+    if rule == "dfa":  # its matrices are of other shapes, but for the head's
+        assert all(kind.startswith("fixed") for kind in kinds)
+    else:
+        assert kinds
+        assert all(kind.startswith(FEEDBACK[rule]) for kind in kinds)
+
+
+def test_evidence_names_operation_and_line(images):
+    report = audit(_config(TABLE_1[-3]), images)
+    found = {(f.part, f.condition): " ".join(f.evidence) for f in report.findings if f.verdict == VIOLATED}
+    assert "_log_softmax at saccade/losses/simclr.py:" in found["loss", "simple"]
+    assert "convolution_backward at " in found["rule", "asymmetric"]
+    assert "torch/optim/" in found["optimizer", "simple"]
+
+
+def test_facts_without_verdict(images):
+    report = audit(_config((ONE, "rll", "rf", "sgd"), "local32(stride=4) relu | conv40 relu maxpool"), images)
+    assert report.beyond["negatives held"] == 1
+    assert "sign suffices" in report.beyond["precision of the error"]
+    assert "layers.0.linear" in report.beyond["weight sharing"]  # the second site's convolution; the first shares none
+    assert report.needs["memory of the loss"] == "one anchor's embedding, while 2 other views are seen"
+    assert report.needs["phases of a step"] == 1
+    everyone = audit(_config(("simclr", "e2e", "bp", "sgd"), "conv32 tanh maxpool | conv40 tanh maxpool"), images)
+    assert everyone.beyond["negatives held"] == "all others of the batch"
+    assert "graded" in everyone.beyond["precision of the error"]
+    assert everyone.needs["locking"] == "all 3 maps wait for the error at the top"
+    greedy = audit(_config((ONE, "gll", "rf", "sgd"), "conv32 tanh maxpool | conv40 tanh maxpool"), images)
+    assert "until those below have learned" in greedy.needs["locking"]
+    targets = audit(_config((ONE, "e2e", "dtp", "sgd"), "conv32 tanh maxpool | conv40 tanh maxpool"), images)
+    assert targets.needs["phases of a step"] == 2
+
+
+def test_a_report_as_data(images):
+    report = audit(_config((ONE, "e2e", "bp", "sgd"), "conv32 tanh maxpool | conv40 tanh maxpool"), images)
+    data = report.as_dict()
+    assert set(data["verdicts"]) == set(CONDITIONS)
+    assert data["verdicts"]["asymmetric"] == VIOLATED
+    assert report.blamed("asymmetric") == ["rule"]
+    assert data["name"] == f"{ONE}, e2e, bp, sgd"
+
+
+def test_thinned():
+    small = thinned(TrainConfig(network="cifar", head="flatten linear64"), 64)
+    assert small.network == "conv4 hardtanh | conv4 maxpool | conv8 hardtanh | conv8 maxpool | conv64 maxpool"
+    assert (small.head, small.batch, small.precision) == ("flatten linear13", 8, "float64")
+    assert thinned(TrainConfig(network="violators.skipping_network"), 64).network == "violators.skipping_network"
+
+
+def test_what_cannot_train_is_refused(images):
+    with pytest.raises(InputError, match="negatives=-1"):
+        audit(_config(("hinge(negatives=-1)", "e2e", "bp", "sgd")), images)
