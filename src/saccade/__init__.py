@@ -6,7 +6,7 @@ need not wait for torch.
 
 __version__ = "0.1.0"
 
-_API = ("TrainConfig", "embed", "evaluate", "load_encoder", "load_images", "page", "probe", "train", "verify")
+_API = ("TrainConfig", "audit", "embed", "evaluate", "load_encoder", "load_images", "page", "probe", "train", "verify")
 __all__ = [*_API, "__version__"]
 
 

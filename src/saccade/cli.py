@@ -19,6 +19,7 @@ COMMANDS = {
     "embed": "write the features of a run's encoder",
     "views": "draw a sheet of pictures and their views",
     "reproduce": "run a table of the paper, cell by cell, and render it beside the published numbers",
+    "audit": "find what a configuration needs that a brain could not do",
     "page": "write a run's page anew",
     "verify": "replay a run's first steps and say whether this machine reproduces them exactly",
     "list": "name all losses, schedules, rules, networks, views, data and recipes",
@@ -259,6 +260,57 @@ def _views(argv: list[str]) -> int:
     )
     save_png(made, _writable(given.out))
     print(given.out)
+    return 0
+
+
+def _audit(argv: list[str]) -> int:
+    epilog = f"RECIPE is a YAML file or one of: {', '.join(recipes())}. Options stand above it."
+    parser = _parser("audit", usage="saccade audit [RECIPE] [options]", epilog=epilog)
+    parser.add_argument("--config", action="config", help="a recipe; saccade audit RECIPE is the same")
+    parser.add_class_arguments(TrainConfig, nested_key=None)
+    parser.add_argument("--all", type=bool, default=False, help="every cell of the paper's tables")
+    parser.add_argument("--results", type=str, default="results", help="folder of the accuracies beside them")
+    parser.add_argument("--format", type=str, default="terminal", help="terminal, markdown or json")
+    parser.add_argument("--page", type=str | None, default=None, help="write an HTML page to this file")
+    parser.add_argument("--quiet", type=bool, default=False, help="no progress")
+    if argv and not argv[0].startswith("-"):
+        recipe(argv[0])  # refused here in one sentence, if at all
+        argv = ["--config", str(recipes().get(argv[0], argv[0])), *argv[1:]]
+    given = _parse(parser, argv).as_dict()
+    given.pop("config", None)
+    every, results, form, page, quiet = (given.pop(name) for name in ("all", "results", "format", "page", "quiet"))
+    if form not in ("terminal", "markdown", "json"):
+        raise InputError(f"Unknown format {form!r}; it takes terminal, markdown or json.")
+    target = None if page is None else _writable(page)
+    from . import api, progress
+    from .report import audit as report
+    from .report.tables import to_markdown, to_terminal
+
+    if every:
+        with progress.steps(quiet) as update:
+            audited = api.audit_tables(results, progress=update)
+    else:
+        audited = [report.Audited((), api.audit(TrainConfig(**given)))]
+    caption = "What each configuration needs, found by running a thin copy of it"
+    names = ("loss", "learning", "update", "variant")
+    if form == "json":
+        import json
+
+        print(json.dumps([report.as_data(one) for one in audited], indent=2))
+    else:
+        table = report.matrix(audited, names, caption) if every else report.verdicts(audited[0].report)
+        if form == "markdown":
+            print(to_markdown(table), end="")
+        else:
+            _console().print(to_terminal(table))
+        if not every:
+            for name, fact in report.facts(audited[0].report).items():
+                print(f"{'* ' if form == 'markdown' else ''}{name}: {'; '.join(fact) if isinstance(fact, list) else fact}")
+    if target is not None:
+        from .report.page import write_page
+
+        write_page(target, "Plausibility audit", caption, report.sections(audited, names, caption))
+        print(f"page  {target}", file=sys.stderr)
     return 0
 
 

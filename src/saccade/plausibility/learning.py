@@ -279,16 +279,19 @@ def _transport(world: World, base: Updates, maps: dict[str, list[str]], trace: _
     found = []
     for owner, names in maps.items():
 
-        def change(changed: World, signs: bool = True, owner: str = owner, names: list[str] = names) -> None:
-            state = changed.owners()[owner].state_dict()
-            for name in names:
-                _redraw(state[name], signs)
+        def change(signs: bool, owner: str = owner, names: list[str] = names) -> Callable[[World], None]:
+            def changes(world: World) -> None:
+                state = world.owners()[owner].state_dict()
+                for name in names:
+                    _redraw(state[name], signs)
+
+            return changes
 
         def elsewhere(name: str, owner: str = owner) -> bool:
             return not name.startswith(f"{owner}.")
 
-        if moved := _moved(base, world.updates(change), elsewhere):
-            sized = _moved(base, world.updates(lambda w, change=change: change(w, signs=False)), elsewhere)
+        if moved := _moved(base, world.updates(change(signs=True)), elsewhere):
+            sized = _moved(base, world.updates(change(signs=False)), elsewhere)
             what = "weights" if sized else "weights' signs"
             found.append(
                 f"the {what} of {owner} ({', '.join(names)}) carry errors down: with all activity and the errors at the top "

@@ -217,11 +217,11 @@ def _time(subject: Subject, hangs: Tensor, queue: int) -> tuple[bool, list[str],
             "round: in any order, the pre-synaptic activity of one of them has to be remembered"
         )
         return True, [text], "the pre-synaptic activities of both views, until their comparisons are over"
-    held = int(hangs.sum(0).max())
-    if not held:
+    others = int(hangs.sum(0).max())
+    if not others:
         return False, ["the error at a view needs no other view"], "nothing but what is seen now"
     order = "the remembered views come first, and carry no update that waits for a later one"
-    return False, [order], f"one anchor's embedding, while {held} other views are seen"
+    return False, [order], f"one anchor's embedding, while {others} other views are seen"
 
 
 def _view(subject: Subject, number: int, hangs: Tensor) -> str:
