@@ -43,7 +43,18 @@ from .training.loop import Progress
 from .training.model import make_batch
 from .views.sheet import sheet
 
-__all__ = ["TrainConfig", "audit", "embed", "evaluate", "load_encoder", "load_images", "page", "probe", "train", "verify"]
+__all__ = [
+    "TrainConfig",
+    "audit",
+    "embed",
+    "evaluate",
+    "load_encoder",
+    "load_images",
+    "page",
+    "probe",
+    "train",
+    "verify",
+]
 
 Images = ImageSet | str
 
@@ -345,7 +356,9 @@ def audit_tables(
         accuracy = found[table.name].get((*cell.row, cell.column))
         audited.append(Audited((*cell.row, cell.column), report, accuracy, cell.published))
     best = {"loss": "hinge(negatives=1, block=true)", "schedule": "rll", "rule": "rf", "optimizer": "sgd"}
-    audited.append(Audited(("hinge", "RLL", "RF", "gradient block, 1 negative, SGD"), audit(images=images, **(plain | best))))
+    audited.append(
+        Audited(("hinge", "RLL", "RF", "gradient block, 1 negative, SGD"), audit(images=images, **(plain | best)))
+    )
     if progress:
         progress("cells", len(cells) + 1, len(cells) + 1)
     return audited

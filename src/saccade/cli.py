@@ -305,7 +305,9 @@ def _audit(argv: list[str]) -> int:
             _console().print(to_terminal(table))
         if not every:
             for name, fact in report.facts(audited[0].report).items():
-                print(f"{'* ' if form == 'markdown' else ''}{name}: {'; '.join(fact) if isinstance(fact, list) else fact}")
+                print(
+                    f"{'* ' if form == 'markdown' else ''}{name}: {'; '.join(fact) if isinstance(fact, list) else fact}"
+                )
     if target is not None:
         from .report.page import write_page
 

@@ -91,7 +91,9 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_leaves_what_was_written(tiny
     small, said, copy = tmp_path / "small", tmp_path / "said", tmp_path / "copy"
     small.mkdir()
     config = replace(tiny, data="digits:train[:60]", head="flatten linear850")  # 3 MB a checkpoint
-    changes = {"epochs": 4, "checkpoint_seconds": 1e-9} if what == "checkpoint" else {"epochs": 80, "checkpoint_seconds": 1e6}
+    changes = (
+        {"epochs": 4, "checkpoint_seconds": 1e-9} if what == "checkpoint" else {"epochs": 80, "checkpoint_seconds": 1e6}
+    )
     config = replace(config, **changes)
     child = start(said, on_a_small_disk, small, config, what == "metrics.jsonl", copy)
     child.join()

@@ -89,9 +89,8 @@ def plausibility_against_performance(audited: Sequence[Audited], caption: str = 
                     axes.plot(at, one.published, "o", color=colour, markerfacecolor="none", markersize=6)
                 if one.accuracy is not None:
                     axes.plot(at, one.accuracy.mean, "o", color=colour, markersize=6)
-                top = max(
-                    [v for v in (one.published, one.accuracy and one.accuracy.mean) if v is not None], default=None
-                )
+                known = [one.published, None if one.accuracy is None else one.accuracy.mean]
+                top = max((value for value in known if value is not None), default=None)
                 if top is not None:
                     text = " ".join(word for word in (*one.label[:2], *one.label[3:]) if word)
                     axes.annotate(
