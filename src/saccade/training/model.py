@@ -15,6 +15,7 @@ from ..data import ImageSet
 from ..errors import InputError
 from ..losses import make as make_loss
 from ..losses import needs
+from ..losses.common import check_grid
 from ..networks import imported
 from ..rules import make as make_rule
 from ..rules.feedback import maps_of
@@ -94,7 +95,7 @@ def build(config: TrainConfig, images: ImageSet) -> Model:
             f"batch is {config.batch}, and the images {images.name} are {len(images)}; it takes at most that many."
         )
     policy = views.parse(config.views, config.size)
-    shape = _view_shape(policy, images, wants.layout)
+    shape = _view_shape(policy, images, wants.layout, config.batch)
     encoder = networks.build(config.network, shape, config.seed)
     schedule = _made(config.schedule, SCHEDULES, "schedule")
     rule = make_rule(config.rule)
@@ -139,11 +140,12 @@ def build(config: TrainConfig, images: ImageSet) -> Model:
     )
 
 
-def _view_shape(policy: Any, images: ImageSet, layout: str) -> tuple[int, ...]:
-    """The shape of what the encoder sees, from making the views of one picture."""
-    made = views.make_views(
-        policy, images.batch(torch.zeros(1, dtype=torch.long)), torch.zeros(1, dtype=torch.long), layout
-    )
+def _view_shape(policy: Any, images: ImageSet, layout: str, batch: int) -> tuple[int, ...]:
+    """The shape of what the encoder sees, from making the views of one picture. Raises InputError for too few patches."""
+    first = torch.zeros(1, dtype=torch.long)
+    made = views.make_views(policy, images.batch(first), first.to(images.device), layout)
+    if made.grid is not None:
+        check_grid(*made.grid, batch)
     return tuple(made.x.shape[1:])
 
 
