@@ -175,11 +175,6 @@ def _sites(
             classes = images.class_count if wants.labels else None
             head = networks.head(head_of(config), embedding, classes, config.seed, index, bias=classes is not None)
             embedding = networks.output_shape(head, embedding)
-            if len(embedding) != 1:
-                raise InputError(
-                    f"The head {head_of(config)!r} gives an embedding of shape {embedding}; it takes a flat one, "
-                    "such as 'flatten linear64' gives."
-                )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draws.key(config.seed, "loss", index))
             loss: Any = make_loss(config.loss)
