@@ -82,13 +82,13 @@ def test_ties_give_no_error():
 def test_over_time_settles_at_the_steady_rates():
     circuit = Circuit(3, gain=50.0)
     anchor, positive, negative = torch.tensor([[[0.9, -0.4, 0.2]], [[-0.5, 0.3, 0.7]], [[0.6, -0.1, 0.5]]]).double()
-    course = list(circuit.over_time(anchor, positive, negative, steps=200, blank=50))
-    assert len(course) == 3 * 200 + 2 * 50
-    for end, z, phase in ((399, positive, POSITIVE), (649, negative, NEGATIVE)):
+    course = list(circuit.over_time(anchor, positive, negative, steps=200, blank=120))
+    assert len(course) == 3 * 200 + 2 * 120
+    for end, z, phase in ((399, positive, POSITIVE), (719, negative, NEGATIVE)):
         steady = circuit.respond(z, anchor, phase)
         for name in ("above", "far", "near", "up", "down"):
             torch.testing.assert_close(course[end][name], steady[name], rtol=0, atol=1e-4)
-    assert all(float(course[t][name].abs().max()) < 1e-3 for t in (199, 449, 699) for name in ("up", "down"))
+    assert all(float(course[t][name].abs().max()) < 1e-3 for t in (199, 519, 839) for name in ("up", "down"))
 
 
 @pytest.mark.parametrize("options", [{"width": 0}, {"width": 3, "m1": 3.0, "m2": 3.0}, {"width": 3, "gain": 0.4}])
