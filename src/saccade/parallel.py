@@ -40,6 +40,8 @@ def side_by_side(
         finally:
             news.put(None)
             listener.join()
+    if progress:
+        progress(1.0)  # a worker's last word may come after its result
     return {name: found[name] for name in tasks}
 
 
