@@ -9,7 +9,7 @@ carry the embedding, on, off and their inhibitory companions, seen now and kept:
     seen on, off            [z]+, [-z]+ of the view that is seen; the kept ones hold those of the anchor, from its
                             presentation to the end of the episode
     above, below            [a - z]+ / m2 and [z - a]+ / m2: opponents, one a coordinate
-    positive, negative      which of its sign: 1 where the difference exceeds 1/G
+    sign above, sign below  1 where the difference exceeds 1/G
     far     (inhibitory)    1 where the sum of all differences exceeds m1 by 1/G, after the positive is shown
     spread  (inhibitory)    that sum over m2, at most 1
     near    (inhibitory)    1 where it falls short of m2 by 1/G, after the saccade
@@ -185,8 +185,8 @@ class Circuit:
         return kinds.get(name, name.startswith(("seen", "kept")))
 
 
-def learn_by_episodes(config: TrainConfig, images: ImageSet, *, gain: float = 1000.0) -> torch.nn.Sequential:
-    """Train image after image in the paper's episode, and return the encoder.
+def learn_by_episodes(config: TrainConfig, images: ImageSet, *, gain: float = 1000.0) -> Model:
+    """Train image after image in the paper's episode, and return the trained model.
 
     The anchor is seen and its embedding kept; the positive is seen and the weights are updated on it; after a saccade the
     next image is seen and they are updated on this negative; then the anchor is forgotten. The output layer (the drawn
@@ -196,7 +196,7 @@ def learn_by_episodes(config: TrainConfig, images: ImageSet, *, gain: float = 10
     Views and their order are those of the batch loss under the same configuration; a layer is drawn at each episode.
     """
     model = build(config, images)
-    loss = model.sites[0].loss
+    loss: Any = model.sites[0].loss
     circuit = Circuit(_width(model), loss.m1, loss.m2, gain)
     sites = len(model.sites)
     episode = 0
@@ -217,7 +217,7 @@ def learn_by_episodes(config: TrainConfig, images: ImageSet, *, gain: float = 10
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             episode += 1
-    return model.encoder
+    return model
 
 
 def _width(model: Model) -> int:

@@ -4,10 +4,36 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from ..plausibility.circuit import Circuit
 from ..plausibility.verdict import CONDITIONS, MET, PARTS, VIOLATED, Report
 from . import figures
 from .page import Block, Facts, Section, Svg
 from .tables import Cell, Spread, Table
+
+_PLACES = {  # of the circuit's populations in its drawing: (column, row)
+    "seen on": (0, 0),
+    "seen off": (0, 1),
+    "kept on": (0, 3),
+    "kept off": (0, 4),
+    "above": (1, 1),
+    "below": (1, 3),
+    "sign above": (2, 0),
+    "sign below": (2, 4),
+    "far": (2, 1.5),
+    "spread": (2, 2.7),
+    "near": (3, 2.7),
+    "shut pull": (3, 1.5),
+    "shut push": (4, 2.7),
+    "pull up": (5, 0),
+    "pull down": (5, 1.3),
+    "push up": (5, 2.7),
+    "push down": (5, 4),
+    "up": (6, 1.3),
+    "down": (6, 2.7),
+}
 
 NOTES = [
     "(ii) of the optimizer stands apart: Adam divides, each synapse by itself.",
@@ -124,4 +150,83 @@ def sections(audited: Sequence[Audited], names: Sequence[str], caption: str) -> 
     for one in audited:
         title = ", ".join(word for word in one.label if word) or one.report.name
         found.append(Section(title, [verdicts(one.report), Facts(facts(one.report))]))
-    return found
+    return [*found, circuit_section()] if len(audited) > 1 else found
+
+
+def circuit_drawing(circuit: Circuit) -> str:
+    """The circuit: excitatory populations as circles, inhibitory ones as squares; arrows excite, dots inhibit.
+
+    The inhibitory companions of the embedding's units, which subtract what these add, stand for them by a dot.
+    """
+    with figures._figure(4.2) as figure:
+        axes = figure.subplots()
+        at = {name: (1.25 * column, -float(row)) for name, (column, row) in _PLACES.items()}
+        for population in circuit.populations:
+            for source, _, _ in population.inputs if population.name in at else ():
+                name = source.removesuffix(" companion")
+                if name not in at:
+                    continue  # what tells of the saccade
+                excites = circuit.excites(source)
+                colour = figures.COLOURS[0] if excites else figures.COLOURS[1]
+                style: dict[str, Any] = {"color": colour, "lw": 0.9, "alpha": 0.75, "shrinkA": 9, "shrinkB": 9}
+                style["arrowstyle"] = "-|>" if excites else "|-|,widthA=0,widthB=0.25"
+                bend = 0.08 if excites else -0.08
+                style["connectionstyle"] = f"arc3,rad={bend}"
+                axes.annotate("", at[population.name], at[name], arrowprops=style)
+        for name, (x, y) in at.items():
+            excites = circuit.excites(name)
+            colour = figures.COLOURS[0] if excites else figures.COLOURS[1]
+            axes.plot(
+                x, y, "o" if excites else "s", markersize=13, color="white", markeredgecolor=colour, markeredgewidth=1.6
+            )
+            axes.annotate(name, (x, y), (0, -15), textcoords="offset points", ha="center", fontsize=7.5)
+        axes.set_xlim(-0.6, 8.1)
+        axes.set_ylim(-4.7, 0.5)
+        axes.axis("off")
+        return figures._svg(figure)
+
+
+def circuit_activity(circuit: Circuit, anchor: Tensor, positive: Tensor, negative: Tensor) -> str:
+    """Rates over one episode: anchor, positive, saccade, negative; embeddings (width,), of which two units are shown."""
+    steps, blank = 60, 20
+    course = list(circuit.over_time(anchor[None], positive[None], negative[None], steps=steps, blank=blank))
+    rows = {
+        "seen": [("seen on", 0), ("seen off", 0)],
+        "difference": [("above", 0), ("below", 0)],
+        "decision": [("far", 0), ("near", 0)],
+        "error, unit 1": [("up", 0), ("down", 0)],
+        "error, unit 2": [("up", 1), ("down", 1)],
+    }
+    with figures._figure(5.2) as figure:
+        panels = figure.subplots(len(rows), 1, sharex=True)
+        for axes, (title, traces) in zip(panels, rows.items(), strict=True):
+            for number, (name, unit) in enumerate(traces):
+                values = [float(rates[name][0, unit]) for rates in course]
+                axes.plot(values, label=name, **figures._style(number))
+            axes.set_ylabel(title, fontsize=8.5)
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+            for edge in (steps, 2 * steps, 2 * steps + blank, 3 * steps + blank):
+                axes.axvline(edge, color="#5a6470", linewidth=0.8, linestyle=":")
+            axes.margins(y=0.15)
+        middles = [steps / 2, 1.5 * steps, 2 * steps + blank / 2, 2.5 * steps + blank, 3 * steps + 1.5 * blank]
+        panels[-1].set_xticks(middles, ["anchor", "positive", "saccade", "negative", "forgotten"], fontsize=7)
+        return figures._svg(figure)
+
+
+def circuit_section() -> Section:
+    """The circuit and its activity, for an episode of three units."""
+    anchor, positive, negative = torch.tensor(
+        [[0.9, -0.4, 0.2], [-0.5, 0.3, 0.7], [0.6, -0.1, 0.5]], dtype=torch.float64
+    )
+    circuit = Circuit(3, gain=20.0)
+    drawn = (
+        "The hinge as a circuit. Circles excite (arrows), squares inhibit (bars). Units of the embedding reach above and "
+        "below twice: once themselves, once through an inhibitory companion."
+    )
+    shown = (
+        "One episode: a positive farther than m1 is pulled to the anchor, a negative nearer than m2 is pushed away; "
+        "between them, and when nothing is compared, no error."
+    )
+    blocks: list[Block] = [Svg(circuit_drawing(circuit), drawn)]
+    blocks.append(Svg(circuit_activity(circuit, anchor, positive, negative), shown))
+    return Section("The loss as a circuit", blocks)
