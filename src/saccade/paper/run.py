@@ -3,11 +3,12 @@
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .. import networks
+from ..config.grammar import parse_call
 from ..config.run import TrainConfig, from_dict
 from ..data import load
 from ..errors import InputError
@@ -32,11 +33,14 @@ class Scale:
     network: str = "cifar"
     views: str = "paper"
     test_views: str | None = None
+    margins: dict[str, float] = field(default_factory=dict)  # the hinge's thresholds, where the network's distances are not those of the CIFAR network
 
     def said(self) -> str:
         return (
             f"{self.name} scale: {self.pairs:,} pairs of views a layer (a step end to end trains all), "
-            f"batch {self.batch}, rate {self.rate:g}, views {self.views}, probe of {self.probe_epochs} epochs; network "
+            f"batch {self.batch}, rate {self.rate:g}, views {self.views}, "
+            + "".join(f"{name}={value:g}, " for name, value in self.margins.items())
+            + f"probe of {self.probe_epochs} epochs; network "
             f"{self.network} trained on {self.sets[0]}, probe fitted on {self.sets[1]}, scored on {self.sets[2]}"
             + (f" deformed by {self.test_views}" if self.test_views else "")
         )
@@ -52,12 +56,13 @@ SCALES = {
         "digits",
         30_000,
         50,
-        1e-3,
+        5e-4,
         60,
         ("digits:train", "digits:train", "digits:test"),
         "emnist",
         "digits",
         "digits",
+        {"m2": 1.5},
     ),
 }
 
@@ -66,9 +71,13 @@ def config_of(cell: Cell, scale: Scale, seed: int, size: int) -> TrainConfig:
     """The cell's training configuration, for an encoder's set of `size` images."""
     taken = {"network": scale.network, "views": scale.views, "batch": scale.batch, "rate": scale.rate}
     fixed = {"data": scale.sets[0], "seed": seed, **taken}
+    options = dict(cell.options)
+    loss = parse_call(cell.options.get("loss", "none"))
+    if loss.name == "hinge":
+        options["loss"] = str(replace(loss, options=scale.margins | loss.options))
     # Whole steps, so that a scale's pairs are what is trained.
     epochs = math.ceil(scale.pairs / scale.batch) / (size // scale.batch)
-    return from_dict({**asdict(TrainConfig()), **fixed, **cell.options, "epochs": epochs}, f"The cell {cell.name}")
+    return from_dict({**asdict(TrainConfig()), **fixed, **options, "epochs": epochs}, f"The cell {cell.name}")
 
 
 def run_cells(
