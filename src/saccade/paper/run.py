@@ -33,7 +33,7 @@ class Scale:
     network: str = "cifar"
     views: str = "paper"
     test_views: str | None = None
-    margins: dict[str, float] = field(default_factory=dict)  # the hinge's thresholds, where the network's distances are not those of the CIFAR network
+    margins: dict[str, float] = field(default_factory=dict)  # the hinge's, where distances are not the CIFAR network's
 
     def said(self) -> str:
         return (
