@@ -54,7 +54,7 @@ def audit(config: TrainConfig, images: ImageSet | None = None) -> Report:
         found, facts = loss.examine(model.sites[-1], _embedding_shape(model), batch)
     except Undecided as reason:
         found, facts = loss.undecided(str(reason))
-    worlds = [_world(model, images, index) for index in range(len(model.sites))]
+    worlds = [world_at(model, images, index) for index in range(len(model.sites))]
     by_site = [learning.examine(world) for world in worlds]
     report.findings = [*found, *_merged(by_site), *_schedule(model), *_optimizer(model)]
     _peeking(report, model, images, worlds)
@@ -110,7 +110,7 @@ def _embedding_shape(model: Model) -> tuple[int, ...]:
     return shape if head is None else output_shape(head, shape)
 
 
-def _world(model: Model, images: ImageSet, index: int) -> World:
+def world_at(model: Model, images: ImageSet, index: int) -> World:
     """One site's batch of the first step, run up through the layers below it."""
     made, labels = make_batch(model, images, 0)
     x = made.x.double()
