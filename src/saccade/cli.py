@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from .config.run import TrainConfig, check, recipe, recipes, to_yaml
-from .errors import InputError, RunError, Stopped
+from .errors import InputError, Lost, RunError, Stopped
 
 COMMANDS = {
     "quickstart": "train on handwritten digits without labels, compare, and write a page",
@@ -32,15 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.path.insert(0, "")  # dotted paths of the user's own reach modules in the current folder
     try:
         return _dispatch(argv)
-    except InputError as error:
-        print(f"saccade: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"saccade: {error}", file=sys.stderr)
-        return 1
-    except Stopped as stopped:
-        print(f"saccade: {stopped}", file=sys.stderr)
-        return 130
+    except (InputError, RunError, Stopped) as error:
+        if error.first if isinstance(error, Lost) else _speaks():
+            print(f"saccade: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 130 if isinstance(error, Stopped) else 1
     except KeyboardInterrupt:
         print("saccade: stopped; what was written is whole.", file=sys.stderr)
         return 130
@@ -50,6 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a disk that fills up, or a file that goes away, under a command
         print(f"saccade: {error.filename or 'a file'} cannot be used: {error.strerror}.", file=sys.stderr)
         return 1
+
+
+def _speaks() -> bool:
+    """Whether this is the only process, or the first of those that torchrun started: the others print nothing."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -70,6 +70,8 @@ def _dispatch(argv: list[str]) -> int:
     handler: Callable[[list[str]], int] | None = globals().get(f"_{command}") if command in COMMANDS else None
     if handler is None:
         raise InputError(f"Unknown command {command!r}; it takes {', '.join(COMMANDS)}.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and command != "train":
+        raise InputError(f"saccade {command} was started as several processes; it takes one (train takes several).")
     return handler(rest)
 
 
@@ -137,10 +139,10 @@ def _train(argv: list[str]) -> int:
     if dry:
         print(api.dry_run(config))
         return 0
-    with progress.bar("training", quiet) as update:
+    with progress.bar("training", quiet or not _speaks()) as update:
         run = api.train(config, out=out, progress=update)
-    page = api.page(run)
-    print(f"run   {run}\npage  {page}")
+    if _speaks():
+        print(f"run   {run}\npage  {api.page(run)}")
     return 0
 
 

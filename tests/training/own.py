@@ -3,6 +3,9 @@
 import torch
 from torch import nn
 
+from saccade.losses.hinge import contrastive_hinge
+from saccade.losses.simclr import simclr
+
 
 def gradient_of_nan(z_a, z_b):
     """Its value is 0, its gradient is not a number."""
@@ -43,3 +46,24 @@ class Tied(nn.Sequential):
         first, second = nn.Linear(784, 784, bias=False), nn.Linear(784, 784, bias=False)
         second.weight = first.weight
         super().__init__(nn.Flatten(), first, nn.Tanh(), nn.Dropout(0.2), second, nn.Tanh())
+
+
+class Halves(nn.Module):
+    """A loss that each half of the batch has for itself."""
+
+    def __init__(self, reduction: str):
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, z_a, z_b):
+        halves = list(zip(z_a.chunk(2), z_b.chunk(2), strict=True))
+        if self.reduction == "sum":
+            return sum(contrastive_hinge(a, b, m2=1.5, negatives=4) for a, b in halves)
+        return sum(simclr(a, b, reduction="mean") for a, b in halves) / 2
+
+
+class Normalized(nn.Sequential):
+    """A network with batch normalization."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())

@@ -43,6 +43,8 @@ class TrainConfig:
         download: fetch a named data set that is not there.
         diagnostics: steps between measurements of the update's angle to backpropagation's and of collapse; 0: none.
         checkpoint_seconds: time between checkpoints.
+        negatives: of a run over several processes: gathered, from the whole batch, which equals one process; or local,
+            from each process's share of it.
     """
 
     data: str = "cifar100:train"
@@ -66,6 +68,7 @@ class TrainConfig:
     download: bool = False
     diagnostics: int = 0
     checkpoint_seconds: float = 60.0
+    negatives: str = "gathered"
 
 
 def shown(value: Any) -> str:
@@ -91,6 +94,8 @@ def check(config: TrainConfig) -> None:
         raise InputError(f"Unknown device {shown(config.device)}; it takes auto, cpu, cuda, or cuda:1 and the like.")
     if config.precision not in ("auto", "float32", "bfloat16", "float64"):
         raise InputError(f"Unknown precision {shown(config.precision)}; it takes auto, float32, bfloat16 or float64.")
+    if config.negatives not in ("gathered", "local"):
+        raise InputError(f"Unknown negatives {shown(config.negatives)}; it takes gathered or local.")
     loss, loss_entry = choose(config.loss, LOSSES, "loss")
     choose(config.schedule, SCHEDULES, "schedule")
     rule, rule_entry = choose(config.rule, RULES, "rule")

@@ -176,8 +176,8 @@ class DifferenceTargetPropagation(Backpropagation):
         for number, inverse in enumerate(site.inverses, start=1):
             x = activities[number]
             g = draws.generator(batch.seed, "noise", site.index, batch.step, number, step, device=x.device)
-            noise = torch.randn(x.shape, generator=g, device=x.device, dtype=x.dtype)
-            noisy = x + self.noise * x.std() * noise
+            noise = batch.ranks.normal(x, g, site.lists)
+            noisy = x + self.noise * batch.ranks.std(x) * noise
             with torch.no_grad():
                 above = site.layers[number](noisy)
             error = inverse(above).to(noisy.dtype) - noisy
@@ -206,7 +206,7 @@ class DifferenceTargetPropagation(Backpropagation):
 def _images(site: Site, batch: Batch) -> int:
     """How many images a mean over the batch is taken over."""
     each = {"pair": 2, "single": 1, "patches": math.prod(batch.grid or ())}
-    return len(batch.inputs) // each[site.needs.layout]
+    return batch.ranks.whole(len(batch.inputs) // each[site.needs.layout])
 
 
 def reconstruction_errors(site: Site, x: Tensor) -> list[float]:

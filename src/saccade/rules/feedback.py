@@ -267,6 +267,9 @@ class UpdatedFeedback(RandomFeedback):
 
     trains = True
 
+    def copies(self, site: Site) -> dict[nn.Parameter, nn.Parameter]:
+        return {part.feedback: part.weight for part in site.modules() if isinstance(part, Feedback)}  # type: ignore[misc]
+
 
 class SignSymmetry(RandomFeedback):
     """B has W's signs, and magnitudes of its own: fixed random ones, or all alike (Liao, Leibo and Poggio 2016)."""

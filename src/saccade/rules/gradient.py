@@ -21,6 +21,10 @@ class Backpropagation:
         """The parameters that train, by the phase that trains them."""
         return {"weights": [(name, p) for name, p in site.named_parameters() if p.requires_grad]}
 
+    def copies(self, site: Site) -> dict[nn.Parameter, nn.Parameter]:
+        """Parameters whose gradient is always that of another: several processes need not send it."""
+        return {}
+
     def phases(self, site: Site, batch: Batch) -> Iterator[str]:
         """Fill the gradients of one group after another and name it; the caller applies its optimizer in between."""
         features: list[Tensor] = []

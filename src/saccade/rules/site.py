@@ -1,6 +1,8 @@
 """A site: the piece of network that one loss trains, and the batch that passes through it."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from .. import draws
 from ..losses import needs
+from ..ranks import ALONE, Ranks
 
 
 @dataclass
@@ -17,7 +20,8 @@ class Batch:
 
     `inputs` are the features below the site, cut off from the gradient, of all views: list A then list B where the
     layout is a pair. A rule leaves the features above in `outputs` and the loss, a number without gradient, in `loss`;
-    `views` are the embeddings, for diagnostics.
+    `views` are the embeddings, for diagnostics. Where a run has several processes, `inputs` and `outputs` are of this
+    rank's images; `loss` and, where negatives are gathered, `labels` and `views` are of the whole batch.
     """
 
     inputs: Tensor
@@ -25,6 +29,7 @@ class Batch:
     grid: tuple[int, int] | None = None
     seed: int = 0
     step: int = 0
+    ranks: Ranks = ALONE
     outputs: Tensor | None = None
     loss: Tensor | None = None
     views: tuple[Tensor, ...] = ()
@@ -71,8 +76,16 @@ class Site(nn.Module):
             return [(a, self.needs.gradient == "a"), (b, self.needs.gradient == "b")]
         return [(x, True)]
 
+    @property
+    def lists(self) -> int:
+        """How many lists of views the part that carries gradient holds."""
+        return 2 if self.needs.layout == "pair" and self.needs.gradient == "ab" else 1
+
     def evaluate(self, embeddings: list[Tensor], batch: Batch) -> Tensor:
         """The loss of the parts' embeddings, in at least float32; leaves its value and the embeddings in `batch`."""
+        ranks = batch.ranks
+        if ranks.gathers:
+            embeddings = [ranks.gather(e, self.lists) for e in embeddings]
         z = [e if e.dtype == torch.float64 else e.float() for e in embeddings]
         arguments: tuple[Tensor | None, ...]
         if self.needs.layout == "single":
@@ -84,12 +97,31 @@ class Site(nn.Module):
             arguments = (z[0], z[1]) if len(z) == 2 else tuple(z[0].chunk(2))
             if self.slow is not None:
                 with torch.no_grad():
-                    arguments += tuple(self.slow(batch.inputs).to(z[0].dtype).chunk(2))
+                    slow = self.slow(batch.inputs)
+                    slow = ranks.gather(slow, 2) if ranks.gathers else slow
+                    arguments += tuple(slow.to(z[0].dtype).chunk(2))
         batch.views = tuple(a.detach() for a in arguments if isinstance(a, Tensor) and a.is_floating_point())
         draw: Any = getattr(self.loss, "draw", None)
         if draw is not None:
-            draw(draws.key(batch.seed, "loss", self.index), batch.step)
-        with torch.autocast(z[0].device.type, enabled=False):
+            own = (ranks.rank,) if ranks.negatives == "local" and ranks.rank else ()
+            draw(draws.key(batch.seed, "loss", self.index, *own), batch.step)
+        with torch.autocast(z[0].device.type, enabled=False), _alike(batch):
             loss = self.loss(*arguments)
-        batch.loss = loss.detach()
+        if ranks.count > 1 and not ranks.gathers:
+            if self.needs.reduction == "mean":
+                loss = loss * (len(z[0]) / ranks.whole(len(z[0])))
+            batch.loss = ranks.total(loss)
+        else:
+            batch.loss = loss.detach()
         return loss
+
+
+@contextmanager
+def _alike(batch: Batch) -> Iterator[None]:
+    """What a loss of the user's own draws from torch's global generator is the same on all ranks that gather."""
+    if not batch.ranks.gathers:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draws.key(batch.seed, "loss", batch.step))
+        yield

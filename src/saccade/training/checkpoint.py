@@ -18,6 +18,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ..errors import InputError, RunError
+from ..ranks import digest
 from .model import Model
 
 KEPT = 2
@@ -88,6 +89,20 @@ def restore(model: Model, folder: Path) -> int:
     if paths:
         print("No checkpoint is whole; the run starts at its beginning.", file=sys.stderr)
     return 0
+
+
+def share(model: Model, step: int) -> int:
+    """Give rank 0's state, and its step, to all ranks."""
+    if model.ranks.count > 1:
+        step, content = model.ranks.tell(lambda: (step, serialize(portable(_state(model)))))
+        _load(model, parse_tensors(content), "of process 0")
+    return step
+
+
+def agree(model: Model) -> None:
+    """Raises RunError where not all ranks have the same weights, feedback, inverses, buffers and optimizers' states."""
+    if model.ranks.count > 1:
+        model.ranks.agree("The weights", digest(_state(model)))
 
 
 def remove(folder: Path) -> None:

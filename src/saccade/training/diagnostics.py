@@ -21,9 +21,9 @@ def backpropagated(site: Site, batch: Batch) -> dict[str, Tensor]:
     """The gradients that backpropagation would give the site's weights at this batch, by the weights' names."""
     twin = plain(copy.deepcopy(site))
     twin.zero_grad(set_to_none=True)
-    again = Batch(batch.inputs.detach(), batch.labels, batch.grid, batch.seed, batch.step)
+    again = Batch(batch.inputs.detach(), batch.labels, batch.grid, batch.seed, batch.step, batch.ranks)
     for _ in Backpropagation().phases(twin, again):  # type: ignore[arg-type]
-        pass
+        batch.ranks.send(twin.named_parameters())()
     return {name: p.grad for name, p in twin.named_parameters() if p.grad is not None}
 
 

@@ -173,10 +173,12 @@ def source_tree() -> dict[str, Any]:
 
 
 class Metrics:
-    """The JSON lines of a run; continuing from a step drops the lines written after it."""
+    """The JSON lines of a run; continuing from a step drops the lines written after it. One process alone writes them."""
 
-    def __init__(self, folder: Path, step: int):
-        self.path = folder / "metrics.jsonl"
+    def __init__(self, folder: Path, step: int, *, writes: bool = True):
+        self.path, self.writes = folder / "metrics.jsonl", writes
+        if not writes:
+            return
         kept = [row for row in read_metrics(folder) if row["step"] <= step]
         self.warned = {(row.get("site"), row["warning"]) for row in kept if "warning" in row}
         if self.path.exists():
@@ -184,6 +186,8 @@ class Metrics:
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a line. Raises RunError where the disk is full."""
+        if not self.writes:
+            return
         try:
             with self.path.open("a") as stream:
                 stream.write(json.dumps(row) + "\n")
@@ -192,7 +196,7 @@ class Metrics:
 
     def warn(self, site: int, step: int, warning: str, sentence: str) -> None:
         """Say a warning about a site on standard error and in the lines; each kind once a run."""
-        if (site, warning) not in self.warned:
+        if self.writes and (site, warning) not in self.warned:
             self.warned.add((site, warning))
             self.add({"step": step, "site": site, "warning": warning})
             print(f"Step {step}: {sentence}", file=sys.stderr)

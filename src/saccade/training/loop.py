@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from torch import Tensor
 from .. import measures
 from ..config.run import TrainConfig
 from ..data import ImageSet, load
-from ..errors import InputError, RunError, Stopped
+from ..errors import InputError, Lost, RunError, Stopped
+from ..ranks import ALONE, Ranks, joined
 from ..rules import Batch
 from . import checkpoint
 from .folder import Metrics, claimed, read_facts, read_metrics, surroundings, write_config, write_json
-from .model import Model, build, pick_device, train_step
+from .model import Model, build, pick_device, settle, train_step
 
 WEIGHTS = "weights.safetensors"
 LOG_EVERY = 50  # steps, or an epoch where that is shorter
@@ -37,59 +38,89 @@ def run(config: TrainConfig, out: Path, *, images: ImageSet | None = None, progr
     step. Raises InputError for what cannot run, RunError for numbers that are no longer finite and for a full disk,
     Stopped where a signal asked for it.
     """
-    model, images = _prepared(config, images)
-    with claimed(out, config):
-        before = read_facts(out) if (out / "run.json").exists() else {}
-        if before.get("finished"):
-            checkpoint.remove(out)  # it may have died just before it did so itself
-            return out
-        facts = {
-            **surroundings(),
-            "data": {
-                "name": images.name,
-                "source": images.source,
-                "images": len(images),
-                "sha256": images.fingerprint(),
-            },
-            "shape": list(model.shape),
-            "device": str(model.device),
-            "precision": model.precision,
-            "parameters": {"encoder": _count(model.encoder), "all": _count(model.modules())},
-            "steps": model.total_steps,
-        }
-        _refuse_other_images(before, facts, out)
-        write_config(out, config)
-        step = checkpoint.restore(model, out)
-        facts |= {"resumed_at": step, "earlier": _earlier(before) if step else [], "finished": False}
-        write_json(out / "run.json", facts)
-        started = time.perf_counter()
-        _train(model, images, step, model.total_steps, out, progress)
-        seconds = time.perf_counter() - started
-        checkpoint.write_whole(out / WEIGHTS, serialize(weights(model)))
-        pairs = (model.total_steps - step) * config.batch
-        facts |= {
-            "finished": True,
-            "seconds": round(seconds, 2),
-            "pairs_per_second": round(pairs / max(seconds, 1e-9), 1),
-        }
-        write_json(out / "run.json", facts)
-        checkpoint.remove(out)
+    with joined(pick_device(config.device), config.batch, config.negatives) as ranks, ExitStack() as stack:
+        try:
+            model, images = ranks.together(lambda: _prepared(config, images, ranks))
+            ranks.agree("The images", images.fingerprint() if ranks.count > 1 else "")
+            ranks.tell(lambda: stack.enter_context(claimed(out, config)))
+            facts = ranks.tell(lambda: _begin(model, images, out))
+            if facts["finished"]:
+                return out
+            step = checkpoint.share(model, facts["resumed_at"])
+            started = time.perf_counter()
+            _train(model, images, step, model.total_steps, out, progress)
+            checkpoint.agree(model)
+            seconds = time.perf_counter() - started
+            ranks.tell(lambda: _end(model, step, out, facts, seconds))
+        except Lost as lost:
+            kept = checkpoint.found(out)
+            said = f"{lost}; " + (
+                f"the same command, on any number of processes, continues from {kept[0].name}."
+                if kept
+                else "nothing was saved."
+            )
+            again = Lost(f"Process {ranks.rank} of {ranks.count}: {said}")
+            again.first = lost.first
+            raise again from None
     return out
+
+
+def _begin(model: Model, images: ImageSet, out: Path) -> dict[str, Any]:
+    """Restore what the folder holds, write what is begun there, and return it."""
+    before = read_facts(out) if (out / "run.json").exists() else {}
+    if before.get("finished"):
+        checkpoint.remove(out)  # it may have died just before it did so itself
+        return before
+    facts = {
+        **surroundings(),
+        "data": {
+            "name": images.name,
+            "source": images.source,
+            "images": len(images),
+            "sha256": images.fingerprint(),
+        },
+        "shape": list(model.shape),
+        "device": str(model.device),
+        "precision": model.precision,
+        "processes": model.ranks.count,
+        "parameters": {"encoder": _count(model.encoder), "all": _count(model.modules())},
+        "steps": model.total_steps,
+    }
+    _refuse_other_images(before, facts, out)
+    write_config(out, model.config)
+    step = checkpoint.restore(model, out)
+    facts |= {"resumed_at": step, "earlier": _earlier(before) if step else [], "finished": False}
+    write_json(out / "run.json", facts)
+    if model.ranks.count > 1 and step == 0:  # there is something to continue from, whenever a process dies
+        checkpoint.save(model, 0, out)
+    return facts
+
+
+def _end(model: Model, step: int, out: Path, facts: dict[str, Any], seconds: float) -> None:
+    checkpoint.write_whole(out / WEIGHTS, serialize(weights(model)))
+    pairs = (model.total_steps - step) * model.config.batch
+    facts |= {
+        "finished": True,
+        "seconds": round(seconds, 2),
+        "pairs_per_second": round(pairs / max(seconds, 1e-9), 1),
+    }
+    write_json(out / "run.json", facts)
+    checkpoint.remove(out)
 
 
 def replay(config: TrainConfig, steps: int, out: Path, *, images: ImageSet | None = None) -> list[dict[str, Any]]:
     """Train the first `steps` steps of a run anew, in the empty folder `out`, and return the metrics' lines."""
-    model, images = _prepared(config, images)
+    model, images = _prepared(config, images, ALONE)
     _train(model, images, 0, min(steps, model.total_steps), out, None)
     return read_metrics(out)
 
 
-def _prepared(config: TrainConfig, images: ImageSet | None) -> tuple[Model, ImageSet]:
+def _prepared(config: TrainConfig, images: ImageSet | None, ranks: Ranks) -> tuple[Model, ImageSet]:
     if config.deterministic:
         torch.use_deterministic_algorithms(True)
     if images is None:
         images = load(config.data, root=config.data_root, download=config.download, device=pick_device(config.device))
-    model = build(config, images)
+    model = build(config, images, ranks)
     if config.init_from:
         model.encoder.load_state_dict(_initial(Path(config.init_from), model))
     return model, images
@@ -109,7 +140,7 @@ def _refuse_other_images(before: dict[str, Any], now: dict[str, Any], out: Path)
 
 def _earlier(before: dict[str, Any]) -> list[dict[str, Any]]:
     """What the parts of a run before this one were run on, for those that left something to continue."""
-    part = ("command", "date", "versions", "hardware", "source", "device", "precision", "resumed_at")
+    part = ("command", "date", "versions", "hardware", "source", "device", "precision", "processes", "resumed_at")
     return [*before.get("earlier", []), {name: before.get(name) for name in part}]
 
 
@@ -151,19 +182,27 @@ def read_weights(folder: Path, prefix: str) -> dict[str, Tensor]:
 
 
 def _train(model: Model, images: ImageSet, step: int, last: int, out: Path, progress: Progress | None) -> None:
-    metrics = Metrics(out, step)
+    first = model.ranks.rank == 0  # which alone writes
+    metrics = Metrics(out, step, writes=first)
     every = min(LOG_EVERY, model.steps_per_epoch)
     saved = time.monotonic()
+
+    def asks() -> list[bool]:
+        return [bool(asked), first and time.monotonic() - saved > model.config.checkpoint_seconds]
+
     with _asked_to_stop() as asked:
         while step < last:
             watch: list[dict[str, Any]] | None = None
             if model.config.diagnostics and step % model.config.diagnostics == 0:
                 watch = []
+            answer = model.ranks.ask(asks)
             train_step(model, images, step, watch)
             step += 1
             logs = step % every == 0 or step == model.total_steps
-            stops = bool(asked)
-            saves = stops or time.monotonic() - saved > model.config.checkpoint_seconds
+            stops, saves = answer()
+            saves = saves or stops
+            if logs or saves or step == last:
+                settle(model)
             if logs or saves or model.device.type == "cpu":  # on a GPU looking waits for the steps to finish
                 _refuse_nonfinite(model, out)
             for row in watch or []:
@@ -173,8 +212,10 @@ def _train(model: Model, images: ImageSet, step: int, last: int, out: Path, prog
                 if progress:
                     progress(step, model.total_steps, loss)
             if saves:
-                metrics.flush()
-                checkpoint.save(model, step, out)
+                checkpoint.agree(model)
+                if first:
+                    metrics.flush()
+                    checkpoint.save(model, step, out)
                 saved = time.monotonic()
             if stops:
                 raise Stopped(

@@ -1,15 +1,17 @@
 """A configuration made real: encoder, sites, rule, schedule, optimizers, and one training step of them all."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import draws, networks, views
 from ..config.grammar import Call
-from ..config.names import OPTIMIZERS, RULES, SCHEDULES, choose
+from ..config.names import LOSSES, OPTIMIZERS, RULES, SCHEDULES, choose
 from ..config.run import TrainConfig, check, head_of
 from ..data import ImageSet
 from ..errors import InputError
@@ -17,6 +19,7 @@ from ..losses import make as make_loss
 from ..losses import needs
 from ..losses.common import check_grid
 from ..networks import imported
+from ..ranks import ALONE, Ranks
 from ..rules import make as make_rule
 from ..rules.feedback import maps_of
 from ..rules.site import Batch, Site
@@ -68,6 +71,8 @@ class Model:
     sums: Tensor
     broken: Tensor
     recent: list[tuple[Site, Batch]] = field(default_factory=list)  # who learned at the last step, from what
+    ranks: Ranks = ALONE
+    underway: dict[int, Iterator[None]] = field(default_factory=dict)  # updates of sites whose gradients are being sent
 
     @property
     def total_steps(self) -> int:
@@ -78,8 +83,8 @@ class Model:
         return nn.ModuleList(self.sites)
 
 
-def build(config: TrainConfig, images: ImageSet) -> Model:
-    """Everything that `config` names, for these images, at its initial weights.
+def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
+    """Everything that `config` names, for these images, at its initial weights; `ranks` where processes share the run.
 
     Raises InputError for whatever does not exist or does not fit, before anything is trained or written.
     """
@@ -121,6 +126,7 @@ def build(config: TrainConfig, images: ImageSet) -> Model:
                 f"Site {site.index} has no weights to train under the schedule {config.schedule}: network "
                 f"{config.network!r}, head {head_of(config)!r}; it takes a map, such as conv32, in each."
             )
+    _refuse_shares(config, sites, ranks)
     steps_per_epoch = len(images) // config.batch
     return Model(
         config,
@@ -137,7 +143,37 @@ def build(config: TrainConfig, images: ImageSet) -> Model:
         max(1, round(config.epochs * steps_per_epoch)),
         torch.zeros(len(sites), 2, dtype=torch.float64, device=device),
         torch.zeros(len(sites), 2, dtype=torch.int64, device=device),
+        ranks=ranks,
     )
+
+
+def _refuse_shares(config: TrainConfig, sites: list[Site], ranks: Ranks) -> None:
+    """Refuse what several processes could not do as one: InputError."""
+    if ranks.count == 1:
+        return
+    least = config.batch // ranks.count
+    if least < (1 if ranks.gathers else 2):
+        raise InputError(
+            f"A batch of {config.batch} leaves {ranks.count} processes {least} pictures each; it takes more."
+        )
+    negatives = choose(config.loss, LOSSES, "loss")[0].options.get("negatives")
+    if not ranks.gathers and isinstance(negatives, int) and negatives >= least:
+        raise InputError(
+            f"The loss wants {negatives} negatives, and {ranks.count} processes with negatives=local have {least} pictures "
+            "each; it takes fewer negatives, a larger batch, or gathered."
+        )
+    for site in sites:
+        for part in nn.ModuleList(site.stages()).modules():
+            if isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm):
+                raise InputError(
+                    f"{type(part).__name__} would normalize by each process's share of the batch; several processes take "
+                    "nn.SyncBatchNorm (on GPUs), a normalization of single images, or none."
+                )
+        if not ranks.gathers and any(True for _ in site.loss.buffers()):
+            raise InputError(
+                f"The loss {config.loss} keeps what it has seen, which with negatives=local would differ among "
+                "processes; it takes gathered."
+            )
 
 
 def _view_shape(policy: Any, images: ImageSet, layout: str, batch: int) -> tuple[int, ...]:
@@ -211,15 +247,16 @@ def batch_index(model: Model, images: ImageSet, step: int) -> Tensor:
 
 
 def make_batch(model: Model, images: ImageSet, step: int) -> tuple[views.Views, Tensor | None]:
-    """The views of a step, and the labels where the loss needs them."""
-    index = batch_index(model, images, step)
+    """The views of a step, and the labels where the loss needs them; of this rank's share of the pictures."""
+    whole = batch_index(model, images, step)
+    index = whole[model.ranks.share] if model.ranks.count > 1 else whole
     keys = draws.image_keys(draws.key(model.config.seed, "views", step // model.steps_per_epoch), index).to(
         model.device
     )
     wants = model.sites[0].needs
     made = views.make_views(model.policy, images.batch(index), keys, wants.layout)
     labels = (
-        images.labels[index.to(images.labels.device)].to(model.device)
+        images.labels[(whole if model.ranks.gathers else index).to(images.labels.device)].to(model.device)
         if wants.labels and images.labels is not None
         else None
     )
@@ -229,7 +266,9 @@ def make_batch(model: Model, images: ImageSet, step: int) -> tuple[views.Views, 
 def train_step(model: Model, images: ImageSet, step: int, watch: list[dict[str, Any]] | None = None) -> None:
     """One step: make views, run up through the layers, let every site whose turn it is learn.
 
-    With `watch`, each learning site's diagnostics are appended to it, at the cost of one more backpropagation step.
+    Where processes share the run, a site's update may still be on its way when this returns, while its gradients are
+    sent: it is applied before the site's weights are next used (`settle`). With `watch`, each learning site's
+    diagnostics are appended to it, at the cost of one more backpropagation step.
     """
     made, labels = make_batch(model, images, step)
     x = made.x.to(DTYPES[model.precision])
@@ -241,35 +280,58 @@ def train_step(model: Model, images: ImageSet, step: int, watch: list[dict[str, 
         torch.autocast(model.device.type, torch.bfloat16, enabled=model.precision == "bfloat16"),
         torch.random.fork_rng(devices=[]),
     ):
+        own = (model.ranks.rank,) if model.ranks.rank else ()
         torch.manual_seed(
-            draws.key(model.config.seed, "step", step)
+            draws.key(model.config.seed, "step", step, *own)
         )  # for dropout, say, in a network of the user's own
         for site in model.sites[: max(turns) + 1]:
+            settle(model, site.index)
             if site.index not in turns:
                 with torch.no_grad():
                     x = site.layers(x)
                 continue
-            batch = Batch(x, labels, made.grid, model.config.seed, step)
-            with torch.random.fork_rng(devices=[]):
-                expected = backpropagated(site, batch) if watch is not None else {}
-            found: dict[str, Tensor] = {}
-            for group in model.rule.phases(site, batch):
-                if watch is not None:
-                    found |= snapshot(site)
-                optimizer = model.optimizers[site.index, group]
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            site.follow()
-            assert batch.outputs is not None
-            assert batch.loss is not None
-            x = batch.outputs
-            images_seen = model.config.batch if site.needs.reduction == "sum" else 1
-            model.sums[site.index, 0] += batch.loss.double() / images_seen
-            model.sums[site.index, 1] += 1
+            batch = Batch(x, labels, made.grid, model.config.seed, step, model.ranks)
             model.recent.append((site, batch))
-            _mark_broken(model, site, batch.loss, step + 1)
-            if watch is not None:
-                watch.append({"site": site.index} | measure(site, batch, found, expected))
+            model.underway[site.index] = _learn(model, site, batch, watch)
+            next(model.underway[site.index], None)
+            if model.ranks.count == 1 or watch is not None:
+                settle(model, site.index)
+            assert batch.outputs is not None
+            x = batch.outputs
+
+
+def _learn(model: Model, site: Site, batch: Batch, watch: list[dict[str, Any]] | None) -> Iterator[None]:
+    """Let one site learn from a batch. Pauses when the gradients of its last group are on their way."""
+    with torch.random.fork_rng(devices=[]):
+        expected = backpropagated(site, batch) if watch is not None else {}
+    found: dict[str, Tensor] = {}
+    groups = model.rule.groups(site) if model.ranks.count > 1 else {}
+    for group in model.rule.phases(site, batch):
+        if groups:
+            put = model.ranks.send(groups[group], model.rule.copies(site))
+            if group == list(groups)[-1]:
+                yield
+            put()
+        if watch is not None:
+            found |= snapshot(site)
+        optimizer = model.optimizers[site.index, group]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    site.follow()
+    assert batch.loss is not None
+    images_seen = model.config.batch if site.needs.reduction == "sum" else 1
+    model.sums[site.index, 0] += batch.loss.double() / images_seen
+    model.sums[site.index, 1] += 1
+    _mark_broken(model, site, batch.loss, batch.step + 1)
+    if watch is not None:
+        watch.append({"site": site.index} | measure(site, batch, found, expected))
+
+
+def settle(model: Model, site: int | None = None) -> None:
+    """Wait for the updates that are on their way, of one site or of all, and apply them."""
+    for index in [site] if site is not None else sorted(model.underway):
+        for _ in model.underway.pop(index, ()):
+            pass
 
 
 def _mark_broken(model: Model, site: Site, loss: Tensor, step: int) -> None:
