@@ -146,7 +146,7 @@ def test_a_rank_that_dies_ends_the_run_which_any_number_of_ranks_continue(
 def test_one_rank_that_is_asked_to_stop_stops_all_at_the_same_step(config, images, tmp_path, untouched):
     first, second = together(2, trained, config, tmp_path / "run", images, 7, ask_to_stop)
     assert isinstance(first, Stopped) and isinstance(second, Stopped) and str(first) == str(second)
-    trained(config, tmp_path, images)
+    saccade.train(config, out=tmp_path / "run", images=images)
     assert alike(tmp_path / "run", untouched)
 
 
