@@ -74,6 +74,7 @@ def end(config: TrainConfig, images: Any, ranks: Ranks = ALONE) -> dict[str, Ten
     for step in range(min(STEPS, model.total_steps)):
         train_step(model, images, step)
     settle(model)
+    checkpoint.unite(model, whole=True)
     checkpoint.agree(model)
     state = checkpoint.portable(checkpoint._state(model))
     return {name: tensor for name, tensor in state.items() if not name.startswith("optimizer")}
@@ -81,7 +82,7 @@ def end(config: TrainConfig, images: Any, ranks: Ranks = ALONE) -> dict[str, Ten
 
 def ends(configs: list[TrainConfig], images: Any) -> list[dict[str, Tensor] | None]:
     """`end` of each configuration on the ranks that this process is one of; rank 0 alone returns it."""
-    with joined(torch.device("cpu"), configs[0].batch, configs[0].negatives) as ranks:
+    with joined(torch.device("cpu"), configs[0].batch, configs[0].negatives, configs[0].divide) as ranks:
         found = [end(config, images, ranks) for config in configs]
         return found if ranks.rank == 0 else [None for _ in found]
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from saccade.cli import main
 from saccade.config.names import LOSSES, RULES, SCHEDULES
 from saccade.errors import InputError, Lost, RunError, Stopped
 from saccade.ranks import Ranks, joined
-from saccade.training import build, checkpoint, loop
+from saccade.training import build, checkpoint, loop, stages
 from saccade.training.folder import read_metrics
 
 CPU = torch.device("cpu")
@@ -70,6 +71,29 @@ def test_local_negatives_are_those_of_a_ranks_own_share(images, loss, reduction)
     assert apart(end(config, images), ours[0]) > 1e-6
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_pipeline_of_layers_ends_where_one_process_ends(images, count):
+    network = "conv4 maxpool tanh | conv6 maxpool tanh | conv5 tanh"
+    cases = [(schedule, rule, "hinge") for schedule in ("simultaneous", "rll", "gll") for rule in ("bp", "dtp", "urf")]
+    cases += [("simultaneous", "bp", loss) for loss in ("cross-entropy", "moco", "clapp-patches")]
+    chosen = trainable(cases, images, precision="float64", network=network, divide="layers")
+    assert list(chosen) == cases
+    found = compare(list(chosen.values()), images, count)
+    assert max(found) < 1e-10, dict(zip(cases, found, strict=True))
+
+
+@pytest.mark.parametrize("costs", [[1, 9, 5, 9, 19], [5, 1, 1, 1], [1, 1, 1, 30]])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_stages_are_as_even_as_can_be(monkeypatch, costs, count):
+    monkeypatch.setattr(stages, "_operations", lambda site, shape: site)
+    found = stages.stages(costs, costs, count)
+    assert [k for stage in found for k in stage] == list(range(len(costs))) and all(found) and len(found) == count
+    worst = max(sum(costs[k] for k in stage) for stage in found)
+    for marks in product(range(count), repeat=len(costs)):  # each site's process, in every way
+        if list(marks) == sorted(marks) and len(set(marks)) == count:
+            assert worst <= max(sum(c for c, m in zip(costs, marks, strict=True) if m == k) for k in range(count))
+
+
 # ------------------------------------------------------------------------------------------------- a run and its folder
 
 
@@ -120,7 +144,9 @@ def alike(run, untouched) -> bool:
     return apart(load_file(run / "weights.safetensors"), untouched[0]) < 1e-10
 
 
-def test_a_run_on_two_ranks_writes_what_one_process_writes(config, images, tmp_path, untouched):
+@pytest.mark.parametrize("divide", ["batch", "layers"])
+def test_a_run_on_two_ranks_writes_what_one_process_writes(config, images, tmp_path, untouched, divide):
+    config = replace(config, divide=divide)
     assert together(2, trained, config, tmp_path / "run", images) == [None, None]
     assert alike(tmp_path / "run", untouched)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
@@ -143,7 +169,9 @@ def test_a_rank_that_dies_ends_the_run_which_any_number_of_ranks_continue(
     assert alike(out, untouched)
 
 
-def test_one_rank_that_is_asked_to_stop_stops_all_at_the_same_step(config, images, tmp_path, untouched):
+@pytest.mark.parametrize("divide", ["batch", "layers"])
+def test_one_rank_that_is_asked_to_stop_stops_all_at_the_same_step(config, images, tmp_path, untouched, divide):
+    config = replace(config, divide=divide)
     first, second = together(2, trained, config, tmp_path / "run", images, 7, ask_to_stop)
     assert isinstance(first, Stopped) and isinstance(second, Stopped) and str(first) == str(second)
     saccade.train(config, out=tmp_path / "run", images=images)
@@ -205,6 +233,7 @@ def test_only_what_was_trained_is_sent(images, rule):
         ({"network": "own.Normalized"}, 2, "BatchNorm2d would normalize by each process's share of the batch"),
         ({"loss": "moco(queue=50)", "negatives": "local"}, 2, "keeps what it has seen"),
         ({"negatives": "local"}, 4, "5 negatives, and 4 processes with negatives=local have 5 pictures each"),
+        ({"divide": "layers"}, 2, "found 1 groups of layers for 2 processes"),
         ({}, 21, "A batch of 20 leaves 21 processes 0 pictures each"),
     ],
 )
@@ -212,7 +241,7 @@ def test_what_several_processes_could_not_do_is_refused(images, changes, count, 
     config = replace(config_of("e2e", "bp", "hinge"), **changes)
     build(config, images)
     with pytest.raises(InputError, match=said):
-        build(config, images, Ranks(0, count, 20, config.negatives))
+        build(config, images, Ranks(0, count, 20, config.negatives, config.divide))
 
 
 def test_the_command_line_speaks_once(tiny, tmp_path, capsys, monkeypatch):

@@ -9,6 +9,7 @@ gradient; and the gradients of what has just learned, whose sum over the ranks i
 import datetime
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +29,8 @@ def _reaching() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # of gloo and of NCCL; there is no narrower kind
-        lost = Lost(f"another process of this run has died or cannot be reached ({str(error).splitlines()[0]})")
+        reason = re.sub(r"^\[.*?\.cc:\d+\] ", "", str(error).splitlines()[0]).split(". ")[0]
+        lost = Lost(f"another process of this run has died or cannot be reached ({reason})")
         lost.first = _first()
         raise lost from None
 
@@ -47,18 +49,25 @@ class Ranks:
     """The place of this process among those of one run; alone, each method gives back what it was given.
 
     `images` is the size of the whole batch. `negatives` are "gathered", from the whole batch, or "local", from each
-    rank's own images. `sent` counts the bytes handed over to be sent, by what they were.
+    rank's own images. `divide` says what is shared out: the "batch", or the "layers", where each rank has all images
+    (`training.pipeline`). `sent` counts the bytes handed over to be sent, by what they were.
     """
 
     rank: int = 0
     count: int = 1
     images: int = 0
     negatives: str = "gathered"
+    divide: str = "batch"
     sent: Counter[str] = field(default_factory=Counter)
 
     @property
+    def shares(self) -> bool:
+        """Whether a rank has but a share of the batch."""
+        return self.count > 1 and self.divide == "batch"
+
+    @property
     def gathers(self) -> bool:
-        return self.count > 1 and self.negatives == "gathered"
+        return self.shares and self.negatives == "gathered"
 
     def bounds(self, rank: int) -> tuple[int, int]:
         """The first and the last but one of a rank's images in the batch; shares differ by one image at most."""
@@ -66,16 +75,16 @@ class Ranks:
 
     @property
     def share(self) -> slice:
-        return slice(*self.bounds(self.rank))
+        return slice(*self.bounds(self.rank)) if self.shares else slice(None)
 
     def whole(self, rows: int) -> int:
         """How many rows the whole batch has where this rank has `rows`: two an image, say, or one a patch."""
         start, stop = self.bounds(self.rank)
-        return rows if self.count == 1 else rows * self.images // (stop - start)
+        return rows * self.images // (stop - start) if self.shares else rows
 
     def gather(self, x: Tensor, lists: int = 1) -> Tensor:
         """The rows of all ranks in one process's order, list by list; this rank's own keep their gradient."""
-        if self.count == 1:
+        if not self.shares:
             return x
         rows = x.reshape(lists, len(x) // lists, -1)
         sizes = [
@@ -94,7 +103,7 @@ class Ranks:
 
     def total(self, x: Tensor) -> Tensor:
         """The sum of `x` over the ranks, without gradient."""
-        if self.count == 1:
+        if not self.shares:
             return x
         x = x.detach().clone()
         self.sent["statistics"] += x.nbytes
@@ -104,7 +113,7 @@ class Ranks:
 
     def std(self, x: Tensor) -> Tensor:
         """`x.std()` of the whole batch."""
-        if self.count == 1:
+        if not self.shares:
             return x.std()
         count = self.whole(len(x)) * x[0].numel()
         mean = self.total(x.sum()) / count
@@ -114,7 +123,7 @@ class Ranks:
         """Standard normal numbers in the shape of `x`: this rank's rows of those of the whole batch."""
         rows = self.whole(len(x))
         drawn = torch.randn((rows, *x.shape[1:]), generator=generator, device=x.device, dtype=x.dtype)
-        if self.count == 1:
+        if not self.shares:
             return drawn
         each = rows // lists // self.images
         start, stop = (each * bound for bound in self.bounds(self.rank))
@@ -129,7 +138,7 @@ class Ranks:
 
         `named` are a site's parameters by name; what a key of `copies` receives is its value's gradient, unsent.
         """
-        if self.count == 1:
+        if not self.shares:
             return lambda: None
         filled: dict[nn.Parameter, Tensor] = {}
         for name, p in named:
@@ -179,11 +188,8 @@ class Ranks:
             result = made()
         except (InputError, RunError) as raised:
             error = raised
-        found: list[Any] = [None] * self.count
-        with _reaching():
-            dist.all_gather_object(found, error)
-        for error in filter(None, found):
-            raise error
+        for first in filter(None, self.each(error)):
+            raise first
         return result
 
     def tell(self, made: Callable[[], Any]) -> Any:
@@ -195,13 +201,43 @@ class Ranks:
             dist.broadcast_object_list(said, src=0)
         return said[0]
 
+    def each(self, own: Any) -> list[Any]:
+        """What each rank calls `own`, in the order of ranks."""
+        found: list[Any] = [own] * self.count
+        if self.count > 1:
+            with _reaching():
+                dist.all_gather_object(found, own)
+        return found
+
+    def pass_up(self, x: Tensor, header: bool) -> Callable[[], None]:
+        """Begin to send features to the next rank, with their shape if it does not know it; what comes back waits."""
+        x = x.contiguous()
+        self.sent["features"] += x.nbytes
+        with _reaching():
+            if header:
+                dist.send_object_list([tuple(x.shape), x.dtype], self.rank + 1)
+            work: Any = dist.isend(x, self.rank + 1)
+
+        def wait() -> None:
+            with _reaching():
+                work.wait()
+
+        return wait
+
+    def from_below(self, known: Tensor | None, device: torch.device) -> Tensor:
+        """The features that the rank below passes up, in the shape of those `known`, if there were any."""
+        with _reaching():
+            if known is None:
+                header: list[Any] = [None, None]
+                dist.recv_object_list(header, self.rank - 1)
+                known = torch.empty(header[0], dtype=header[1], device=device)
+            x = torch.empty_like(known, memory_format=torch.contiguous_format)
+            dist.recv(x, self.rank - 1)
+        return x
+
     def agree(self, what: str, own: str) -> None:
         """Raises RunError, on all ranks, where `own` is not the same on each of them; `what` names it."""
-        if self.count == 1:
-            return
-        found: list[Any] = [None] * self.count
-        with _reaching():
-            dist.all_gather_object(found, own)
+        found = self.each(own)
         other = next((rank for rank, value in enumerate(found) if value != found[0]), None)
         if other is not None:
             raise RunError(f"{what} of process {other} of this run are not those of process 0.")
@@ -213,14 +249,14 @@ ALONE = Ranks()
 def digest(tensors: dict[str, Tensor]) -> str:
     """A hash of the tensors' names and bits."""
     found = hashlib.blake2b(digest_size=16)
-    for name, tensor in tensors.items():
+    for name, tensor in sorted(tensors.items()):
         found.update(name.encode())
         found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
 @contextmanager
-def joined(device: torch.device, images: int, negatives: str) -> Iterator[Ranks]:
+def joined(device: torch.device, images: int, negatives: str = "gathered", divide: str = "batch") -> Iterator[Ranks]:
     """The ranks that torchrun started, joined for a while; `ALONE` where it did not.
 
     A caller that has joined them already, by a backend of its choice, keeps its group.
@@ -243,7 +279,7 @@ def joined(device: torch.device, images: int, negatives: str) -> Iterator[Ranks]
         with _reaching():
             dist.init_process_group(backend, timeout=datetime.timedelta(minutes=10))
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), images, negatives)
+        yield Ranks(dist.get_rank(), dist.get_world_size(), images, negatives, divide)
     finally:
         if own:
             dist.destroy_process_group()

@@ -45,6 +45,8 @@ class TrainConfig:
         checkpoint_seconds: time between checkpoints.
         negatives: of a run over several processes: gathered, from the whole batch, which equals one process; or local,
             from each process's share of it.
+        divide: what several processes share out: batch; or layers, a pipeline for layer-wise schedules, in which no process
+            waits for an error from above.
     """
 
     data: str = "cifar100:train"
@@ -69,6 +71,7 @@ class TrainConfig:
     diagnostics: int = 0
     checkpoint_seconds: float = 60.0
     negatives: str = "gathered"
+    divide: str = "batch"
 
 
 def shown(value: Any) -> str:
@@ -77,7 +80,7 @@ def shown(value: Any) -> str:
 
 
 # Where a run computes and how it is watched; a run may be continued with other values of these.
-INCIDENTAL = ("device", "data_root", "download", "checkpoint_seconds")
+INCIDENTAL = ("device", "data_root", "download", "checkpoint_seconds", "divide")
 
 
 def check(config: TrainConfig) -> None:
@@ -96,6 +99,10 @@ def check(config: TrainConfig) -> None:
         raise InputError(f"Unknown precision {shown(config.precision)}; it takes auto, float32, bfloat16 or float64.")
     if config.negatives not in ("gathered", "local"):
         raise InputError(f"Unknown negatives {shown(config.negatives)}; it takes gathered or local.")
+    if config.divide not in ("batch", "layers"):
+        raise InputError(f"Unknown divide {shown(config.divide)}; it takes batch or layers.")
+    if config.divide == "layers" and config.negatives == "local":
+        raise InputError("With divide=layers each process has the whole batch; it takes negatives=gathered.")
     loss, loss_entry = choose(config.loss, LOSSES, "loss")
     choose(config.schedule, SCHEDULES, "schedule")
     rule, rule_entry = choose(config.rule, RULES, "rule")

@@ -99,6 +99,27 @@ def share(model: Model, step: int) -> int:
     return step
 
 
+def unite(model: Model, *, whole: bool) -> None:
+    """Where ranks share out the layers, give each what the others have: losses and what went wrong; if `whole`, all."""
+    if model.ranks.count == 1 or model.ranks.shares:
+        return
+    state = {name: t for name, t in _state(model).items() if whole and name != "sums" and _site(name) in model.stage}
+    rows = torch.zeros(len(model.sites), 1, device=model.device)
+    rows[list(model.stage)] = 1
+    own = {"sums": model.sums, "broken": model.broken}
+    found = model.ranks.each(serialize(portable(state | {name: (t * rows).to(t.dtype) for name, t in own.items()})))
+    states = [parse_tensors(content) for content in found]
+    for name, tensor in own.items():
+        tensor.copy_(torch.stack([state.pop(name) for state in states]).sum(0))
+    if whole:
+        _load(model, {"sums": model.sums, **{n: t for state in states for n, t in state.items()}}, "of all processes")
+
+
+def _site(name: str) -> int:
+    """The site that an entry of the state belongs to: `model.3.head.linear.weight`."""
+    return int(name.split(".")[1])
+
+
 def agree(model: Model) -> None:
     """Raises RunError where not all ranks have the same weights, feedback, inverses, buffers and optimizers' states."""
     if model.ranks.count > 1:

@@ -4,7 +4,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,10 @@ def run(config: TrainConfig, out: Path, *, images: ImageSet | None = None, progr
     step. Raises InputError for what cannot run, RunError for numbers that are no longer finite and for a full disk,
     Stopped where a signal asked for it.
     """
-    with joined(pick_device(config.device), config.batch, config.negatives) as ranks, ExitStack() as stack:
+    with (
+        joined(pick_device(config.device), config.batch, config.negatives, config.divide) as ranks,
+        ExitStack() as stack,
+    ):
         try:
             model, images = ranks.together(lambda: _prepared(config, images, ranks))
             ranks.agree("The images", images.fingerprint() if ranks.count > 1 else "")
@@ -184,27 +188,37 @@ def read_weights(folder: Path, prefix: str) -> dict[str, Tensor]:
 def _train(model: Model, images: ImageSet, step: int, last: int, out: Path, progress: Progress | None) -> None:
     first = model.ranks.rank == 0  # which alone writes
     metrics = Metrics(out, step, writes=first)
+    piped = model.ranks.count > 1 and not model.ranks.shares
+    apart = model.ranks.count - 1 if piped else 0  # steps that the first of the processes may be ahead of the last
+    answers: deque[Callable[[], list[bool]]] = deque()
     every = min(LOG_EVERY, model.steps_per_epoch)
     saved = time.monotonic()
 
     def asks() -> list[bool]:
-        return [bool(asked), first and time.monotonic() - saved > model.config.checkpoint_seconds]
+        nonlocal saved
+        due = first and time.monotonic() - saved > model.config.checkpoint_seconds
+        saved = time.monotonic() if due else saved
+        return [bool(asked), due]
 
     with _asked_to_stop() as asked:
         while step < last:
             watch: list[dict[str, Any]] | None = None
             if model.config.diagnostics and step % model.config.diagnostics == 0:
                 watch = []
-            answer = model.ranks.ask(asks)
+            answers.append(model.ranks.ask(asks))
             train_step(model, images, step, watch)
             step += 1
             logs = step % every == 0 or step == model.total_steps
-            stops, saves = answer()
+            stops, saves = answers.popleft()() if len(answers) > apart else (False, False)
             saves = saves or stops
             if logs or saves or step == last:
                 settle(model)
-            if logs or saves or model.device.type == "cpu":  # on a GPU looking waits for the steps to finish
+                checkpoint.unite(model, whole=saves or step == last)
+            looks = model.device.type == "cpu" and not piped  # at each step: on a GPU that would wait for it to finish
+            if logs or saves or looks:
                 _refuse_nonfinite(model, out)
+            if piped and watch is not None:
+                watch = [row for own in model.ranks.each(watch) for row in own]
             for row in watch or []:
                 metrics.add({"step": step, **row})
             if logs:
@@ -216,11 +230,18 @@ def _train(model: Model, images: ImageSet, step: int, last: int, out: Path, prog
                 if first:
                     metrics.flush()
                     checkpoint.save(model, step, out)
-                saved = time.monotonic()
             if stops:
+                _heard(answers)
                 raise Stopped(
                     f"Stopped at step {step} of {model.total_steps}, which is saved; the same command continues."
                 )
+        _heard(answers)
+
+
+def _heard(answers: Iterable[Callable[[], Any]]) -> None:
+    """Wait for what is still on its way between processes that are about to part."""
+    for answer in answers:
+        answer()
 
 
 def _log(model: Model, metrics: Metrics, step: int) -> float:

@@ -1,6 +1,6 @@
 """A configuration made real: encoder, sites, rule, schedule, optimizers, and one training step of them all."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -24,6 +24,7 @@ from ..rules import make as make_rule
 from ..rules.feedback import maps_of
 from ..rules.site import Batch, Site
 from .diagnostics import backpropagated, measure, snapshot
+from .stages import stages
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}  # of weights
 
@@ -73,6 +74,11 @@ class Model:
     recent: list[tuple[Site, Batch]] = field(default_factory=list)  # who learned at the last step, from what
     ranks: Ranks = ALONE
     underway: dict[int, Iterator[None]] = field(default_factory=dict)  # updates of sites whose gradients are being sent
+    # Where processes share out the layers: this one's sites, and the features that it passed up and got from below last.
+    stage: range = range(0)
+    grid: tuple[int, int] | None = None
+    passing: Callable[[], None] | None = None
+    below: Tensor | None = None
 
     @property
     def total_steps(self) -> int:
@@ -100,7 +106,7 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
             f"batch is {config.batch}, and the images {images.name} are {len(images)}; it takes at most that many."
         )
     policy = views.parse(config.views, config.size)
-    shape = _view_shape(policy, images, wants.layout, config.batch)
+    shape, grid = _view_shape(policy, images, wants.layout, config.batch)
     encoder = networks.build(config.network, shape, config.seed)
     schedule = _made(config.schedule, SCHEDULES, "schedule")
     rule = make_rule(config.rule)
@@ -127,6 +133,9 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
                 f"{config.network!r}, head {head_of(config)!r}; it takes a map, such as conv32, in each."
             )
     _refuse_shares(config, sites, ranks)
+    stage = range(len(sites))
+    if ranks.count > 1 and not ranks.shares:
+        stage = stages(sites, _shapes_below(encoder, schedule, shape), ranks.count)[ranks.rank]
     steps_per_epoch = len(images) // config.batch
     return Model(
         config,
@@ -144,12 +153,14 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
         torch.zeros(len(sites), 2, dtype=torch.float64, device=device),
         torch.zeros(len(sites), 2, dtype=torch.int64, device=device),
         ranks=ranks,
+        stage=stage,
+        grid=grid,
     )
 
 
 def _refuse_shares(config: TrainConfig, sites: list[Site], ranks: Ranks) -> None:
     """Refuse what several processes could not do as one: InputError."""
-    if ranks.count == 1:
+    if not ranks.shares:
         return
     least = config.batch // ranks.count
     if least < (1 if ranks.gathers else 2):
@@ -176,13 +187,18 @@ def _refuse_shares(config: TrainConfig, sites: list[Site], ranks: Ranks) -> None
             )
 
 
-def _view_shape(policy: Any, images: ImageSet, layout: str, batch: int) -> tuple[int, ...]:
-    """The shape of what the encoder sees, from making the views of one picture. Raises InputError for too few patches."""
+def _view_shape(
+    policy: Any, images: ImageSet, layout: str, batch: int
+) -> tuple[tuple[int, ...], tuple[int, int] | None]:
+    """The shape of what the encoder sees, from making the views of one picture, and the grid of its patches.
+
+    Raises InputError for too few patches.
+    """
     first = torch.zeros(1, dtype=torch.long)
     made = views.make_views(policy, images.batch(first), first.to(images.device), layout)
     if made.grid is not None:
         check_grid(*made.grid, batch)
-    return tuple(made.x.shape[1:])
+    return tuple(made.x.shape[1:]), made.grid
 
 
 def _made(text: str, table: dict, what: str) -> Any:
@@ -248,19 +264,22 @@ def batch_index(model: Model, images: ImageSet, step: int) -> Tensor:
 
 def make_batch(model: Model, images: ImageSet, step: int) -> tuple[views.Views, Tensor | None]:
     """The views of a step, and the labels where the loss needs them; of this rank's share of the pictures."""
-    whole = batch_index(model, images, step)
-    index = whole[model.ranks.share] if model.ranks.count > 1 else whole
+    index = batch_index(model, images, step)[model.ranks.share]
     keys = draws.image_keys(draws.key(model.config.seed, "views", step // model.steps_per_epoch), index).to(
         model.device
     )
     wants = model.sites[0].needs
     made = views.make_views(model.policy, images.batch(index), keys, wants.layout)
-    labels = (
-        images.labels[(whole if model.ranks.gathers else index).to(images.labels.device)].to(model.device)
-        if wants.labels and images.labels is not None
-        else None
-    )
-    return made, labels
+    return made, batch_labels(model, images, step)
+
+
+def batch_labels(model: Model, images: ImageSet, step: int) -> Tensor | None:
+    """The labels that this rank's loss needs: of its share, or of the whole batch where embeddings are gathered."""
+    if not model.sites[0].needs.labels or images.labels is None:
+        return None
+    index = batch_index(model, images, step)
+    index = index if model.ranks.gathers else index[model.ranks.share]
+    return images.labels[index.to(images.labels.device)].to(model.device)
 
 
 def train_step(model: Model, images: ImageSet, step: int, watch: list[dict[str, Any]] | None = None) -> None:
@@ -270,34 +289,45 @@ def train_step(model: Model, images: ImageSet, step: int, watch: list[dict[str, 
     sent: it is applied before the site's weights are next used (`settle`). With `watch`, each learning site's
     diagnostics are appended to it, at the cost of one more backpropagation step.
     """
-    made, labels = make_batch(model, images, step)
-    x = made.x.to(DTYPES[model.precision])
+    model.recent = []
+    turns = model.schedule.sites(model.config.seed, step, len(model.sites), model.steps_per_site)
+    if max(turns) < model.stage.start:
+        return
+    if model.stage.start == 0:
+        made, labels = make_batch(model, images, step)
+        x = made.x.to(DTYPES[model.precision])
+    else:
+        x, labels = model.ranks.from_below(model.below, model.device), batch_labels(model, images, step)
+        model.below = x
     if x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    turns = model.schedule.sites(model.config.seed, step, len(model.sites), model.steps_per_site)
-    model.recent = []
     with (
         torch.autocast(model.device.type, torch.bfloat16, enabled=model.precision == "bfloat16"),
         torch.random.fork_rng(devices=[]),
     ):
-        own = (model.ranks.rank,) if model.ranks.rank else ()
+        own = (model.ranks.rank,) if model.ranks.share.start else ()
         torch.manual_seed(
             draws.key(model.config.seed, "step", step, *own)
         )  # for dropout, say, in a network of the user's own
-        for site in model.sites[: max(turns) + 1]:
+        for site in model.sites[model.stage.start : min(model.stage.stop, max(turns) + 1)]:
             settle(model, site.index)
             if site.index not in turns:
                 with torch.no_grad():
                     x = site.layers(x)
                 continue
-            batch = Batch(x, labels, made.grid, model.config.seed, step, model.ranks)
+            batch = Batch(x, labels, model.grid, model.config.seed, step, model.ranks)
             model.recent.append((site, batch))
             model.underway[site.index] = _learn(model, site, batch, watch)
             next(model.underway[site.index], None)
-            if model.ranks.count == 1 or watch is not None:
+            if not model.ranks.shares or watch is not None:
                 settle(model, site.index)
             assert batch.outputs is not None
             x = batch.outputs
+    if model.stage.stop <= max(turns):
+        new = model.passing is None
+        if model.passing is not None:
+            model.passing()
+        model.passing = model.ranks.pass_up(x, header=new)
 
 
 def _learn(model: Model, site: Site, batch: Batch, watch: list[dict[str, Any]] | None) -> Iterator[None]:
@@ -305,7 +335,7 @@ def _learn(model: Model, site: Site, batch: Batch, watch: list[dict[str, Any]] |
     with torch.random.fork_rng(devices=[]):
         expected = backpropagated(site, batch) if watch is not None else {}
     found: dict[str, Tensor] = {}
-    groups = model.rule.groups(site) if model.ranks.count > 1 else {}
+    groups = model.rule.groups(site) if model.ranks.shares else {}
     for group in model.rule.phases(site, batch):
         if groups:
             put = model.ranks.send(groups[group], model.rule.copies(site))
@@ -332,6 +362,9 @@ def settle(model: Model, site: int | None = None) -> None:
     for index in [site] if site is not None else sorted(model.underway):
         for _ in model.underway.pop(index, ()):
             pass
+    if site is None and model.passing is not None:
+        model.passing()
+        model.passing = lambda: None
 
 
 def _mark_broken(model: Model, site: Site, loss: Tensor, step: int) -> None:
