@@ -1,6 +1,6 @@
 """Train for 20 steps in one process and in two, with the same whole batch, and say how far apart they end.
 
-python tests/one_and_two.py --out results/ranks/equality.json
+python tests/one_and_two.py --loss hinge
 """
 
 import argparse
@@ -27,6 +27,7 @@ from saccade.training.folder import surroundings, write_json
 from saccade.training.model import settle
 
 STEPS = 20
+OUT = Path(__file__).parents[1] / "results" / "ranks" / "equality.json"
 FLOAT32 = {
     "optimizer": "sgd(momentum=0.9)"
 }  # Adam divides by a gradient's size, and so enlarges the rounding of small ones
@@ -123,7 +124,7 @@ def trainable(
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--out", type=Path, default=OUT, help="JSON file to write")
     parser.add_argument("--loss", action="append", help="default: all")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)

@@ -1,0 +1,224 @@
+"""Measure a run over several processes: bytes and operations of a step by schedule and rule, speed of two processes.
+
+python results/ranks.py bytes    counts what a step sends and computes; results/ranks/bytes.json
+python results/ranks.py speed    times one process and two, a thread each; results/ranks/speed.json
+
+`estimate` reckons from these what many GPUs would do, by the assumptions that it states; results/render.py shows it.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from one_and_two import together  # noqa: E402
+from saccade.config.names import RULES, SCHEDULES  # noqa: E402
+from saccade.config.run import TrainConfig  # noqa: E402
+from saccade.data import ImageSet  # noqa: E402
+from saccade.ranks import Ranks, joined  # noqa: E402
+from saccade.training import build, train_step  # noqa: E402
+from saccade.training.folder import surroundings, write_json  # noqa: E402
+from saccade.training.model import settle  # noqa: E402
+
+CPU = torch.device("cpu")
+SITES = 5
+
+
+def config_of(schedule: str, rule: str, batch: int, steps: int, **changes: Any) -> TrainConfig:
+    """The paper's CIFAR network, five negatives and the gradient block; `steps` a site, of one batch an epoch."""
+    fixed = {"loss": "hinge(negatives=5, block=true)", "network": "cifar", "device": "cpu", "views": "paper"}
+    fixed["optimizer"] = "adam(weight_decay=0.1)" if rule == "kolen-pollack" else "adam"
+    return TrainConfig(schedule=schedule, rule=rule, batch=batch, epochs=steps, **fixed | changes)
+
+
+def noise(count: int) -> ImageSet:
+    """Pictures of CIFAR's size; neither bytes nor time hang on what they show."""
+    generator = torch.Generator().manual_seed(0)
+    return ImageSet(torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator))
+
+
+# ---------------------------------------------------------------------------------------------------------------- bytes
+
+
+def counted(configs: list[TrainConfig], batch: int) -> list[dict[str, Any]]:
+    """What each rank hands over to be sent in a step, on average; gll trains each of the sites for one step."""
+    found = []
+    with joined(CPU, batch) as ranks:
+        for config in configs:
+            ranks.sent.clear()
+            model = build(config, noise(batch), ranks)
+            with FlopCounterMode(display=False) as counter:
+                for step in range(model.total_steps):
+                    train_step(model, noise(batch), step)
+                settle(model)
+            steps = model.total_steps
+            flops = counter.get_total_flops() / steps / (batch / ranks.count)
+            found.append({name: count / steps for name, count in ranks.sent.items()} | {"flops_a_picture": flops})
+    return found
+
+
+def bytes_sent() -> None:
+    # rll sends and computes what gll does, on average over its draws
+    cases = list(product([s for s in SCHEDULES if s != "rll"], RULES))
+    batch = 12
+    configs = [config_of(*case, batch, 1, precision="float32") for case in cases]
+    found = together(2, counted, configs, batch)
+    for error in found:
+        if isinstance(error, Exception):
+            raise error
+    rows = [
+        {"schedule": schedule, "rule": rule, "gradients": row["gradients"], "statistics": row.get("statistics", 0),
+         "embeddings_a_picture": row["embeddings"] / (batch / 2), "flops_a_picture": row["flops_a_picture"]}
+        for (schedule, rule), row in zip(cases, found[0], strict=True)
+    ]  # fmt: skip
+    write("bytes", {"network": "cifar", "ranks": 2, "rows": rows})
+
+
+# ---------------------------------------------------------------------------------------------------------------- speed
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One way to divide the work: its name, the configuration, processes, and whether sending overlaps computing."""
+
+    name: str
+    config: TrainConfig
+    count: int
+    overlaps: bool = True
+
+
+def timed(cases: list[Timed], steps: int) -> list[tuple[float, float]]:
+    """Median seconds of a step, and the mean seconds in which it waits for gradients, for each case."""
+    torch.set_num_threads(1)
+    found = []
+    for case in cases:
+        images = noise(case.config.batch)
+        with joined(CPU, case.config.batch, case.config.negatives, case.config.divide) as ranks:
+            model = build(case.config, images, ranks)
+            waited = [0.0]
+            if ranks.count > 1:
+                ranks.send = waiting(ranks, waited, case.overlaps)  # type: ignore[method-assign]
+            took = []
+            for step in range(model.total_steps):
+                if step == 2:  # the first ones warm up
+                    waited[0] = 0.0
+                started = time.perf_counter()
+                train_step(model, images, step)
+                took.append(time.perf_counter() - started)
+            settle(model)
+            found.append((statistics.median(took[2:]), waited[0] / (len(took) - 2)))
+    return found
+
+
+def waiting(ranks: Ranks, waited: list[float], overlaps: bool) -> Any:
+    """`ranks.send`, with a stop watch on the wait for the sums; without overlap it waits at once."""
+    send = ranks.send
+
+    def watched(*arguments: Any) -> Any:
+        put = send(*arguments)
+
+        def wait() -> None:
+            started = time.perf_counter()
+            put()
+            waited[0] += time.perf_counter() - started
+
+        if overlaps:
+            return wait
+        wait()
+        return lambda: None
+
+    return watched
+
+
+def speed(batch: int, steps: int) -> None:
+    rows = []
+    for schedule, rule in (
+        ("e2e", "bp"),
+        ("e2e", "dtp"),
+        ("rll", "bp"),
+        ("simultaneous", "bp"),
+        ("simultaneous", "rf"),
+    ):
+        length = steps / SITES if schedule == "rll" else steps
+        config = config_of(schedule, rule, batch, length)
+        double = config_of(schedule, rule, 2 * batch, length)
+        cases = [Timed("half the batch each", config, 2), Timed("half the batch each, no overlap", config, 2, False)]
+        cases += [Timed("twice the batch", double, 2)]
+        if schedule == "simultaneous":
+            cases += [Timed("layers", config_of(schedule, rule, batch, length, divide="layers"), 2)]
+        [[alone, _]] = together(1, timed, [Timed("one", config, 1)], steps)[0]
+        for case in cases:
+            pairs = together(2, timed, [case], steps)
+            for error in pairs:
+                if isinstance(error, Exception):
+                    raise error
+            seconds, waited = (max(pair[0][k] for pair in pairs) for k in (0, 1))
+            speedup = alone / seconds * case.config.batch / batch
+            row = {
+                "schedule": schedule,
+                "rule": rule,
+                "divided": case.name,
+                "one_process": alone,
+                "two_processes": seconds,
+            }
+            rows.append(row | {"waited": waited, "efficiency": speedup / 2})
+            print(*row.values(), f"{waited:.4f} {speedup / 2:.2f}", flush=True)
+    write("speed", {"network": "cifar", "batch": batch, "steps": steps - 2, "rows": rows})
+
+
+# ------------------------------------------------------------------------------------------------------------- estimate
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What is assumed of the hardware: none of it was measured here."""
+
+    operations: float = 1e14  # a second that a GPU does of this work: a tenth of an H100's bfloat16 peak
+    inside: float = 2e11  # bytes a second between the 8 GPUs of a machine
+    across: float = 4e10  # bytes a second and GPU between machines
+    latency: float = 1e-5  # seconds a message
+
+
+def estimate(row: dict[str, Any], gpus: int, pictures: int, cluster: Cluster, *, overlap: float) -> dict[str, float]:
+    """Seconds of a step of `pictures` pictures a GPU, and efficiency against one GPU.
+
+    Gradients are summed in a ring: 2 (n - 1) / n of their bytes pass each GPU; embeddings are gathered: n - 1 shares
+    arrive. `overlap` is the share of the step's computing beside which gradients can travel.
+    """
+    computing = row["flops_a_picture"] * pictures / cluster.operations
+    rate = cluster.inside if gpus <= 8 else cluster.across
+    hops = 2 * math.ceil(math.log2(gpus))
+    summing = 2 * (gpus - 1) / gpus * row["gradients"] / rate + hops * cluster.latency
+    gathering = (gpus - 1) * row["embeddings_a_picture"] * pictures / rate + hops * cluster.latency
+    seconds = computing + gathering + max(0.0, summing - overlap * computing)
+    return {"computing": computing, "summing": summing, "gathering": gathering, "efficiency": computing / seconds}
+
+
+def write(name: str, found: dict[str, Any]) -> None:
+    (HERE / "ranks").mkdir(exist_ok=True)
+    command = {"command": f"python results/ranks.py {name}"}
+    write_json(HERE / "ranks" / f"{name}.json", found | surroundings() | command)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("bytes", "speed"))
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=10)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.what == "bytes":
+        bytes_sent()
+    else:
+        speed(given.batch, given.steps)
