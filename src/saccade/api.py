@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from . import measures, networks, views
-from .config.run import TrainConfig, check, from_dict, head_of, read_recipe, recipe
+from .config.run import TrainConfig, check, from_dict, head_of, recipe
 from .data import ImageSet
 from .data import load as load_images
 from .errors import InputError
@@ -36,9 +36,9 @@ from .report.audit import Audited
 from .report.page import Block, Picture, Section, Svg, write_page
 from .report.run import run_sections
 from .report.tables import Spread
-from .training import build, pick_device, pick_precision, read_weights, replay, train_step
+from .training import build, digest, pick_device, pick_precision, read_weights, replay, train_step
 from .training import run as run_training
-from .training.folder import read_facts, read_metrics, read_probes, surroundings, write_json
+from .training.folder import add_probes, read_config, read_facts, read_metrics, surroundings
 from .training.loop import Progress
 from .training.model import make_batch
 from .views.sheet import sheet
@@ -93,10 +93,9 @@ def default_folder(config: TrainConfig) -> Path:
 
 def configuration(run: Path | str) -> TrainConfig:
     """The configuration of a run's folder. Raises InputError where there is none."""
-    recipe = Path(run) / "config.yaml"
-    if not os.path.exists(recipe):
+    if not os.path.exists(Path(run) / "config.yaml"):
         raise InputError(f"{run} is no run's folder: it has no config.yaml; it takes what train wrote.")
-    return read_recipe(recipe)
+    return read_config(Path(run))
 
 
 def load_encoder(run: Path | str, *, initial: bool = False, device: str = "cpu") -> nn.Sequential:
@@ -189,8 +188,7 @@ def probe(
     )
     names = {"train": getattr(train, "name", train), "test": getattr(test, "name", test)}
     rows = [r.as_dict() | names | {"test_views": test_views, "initial": initial} for r in results]
-    kept = Path(run) / "probes.json"
-    write_json(kept, {"probes": [*(read_probes(Path(run)) if kept.exists() else []), *rows]})
+    add_probes(Path(run), rows)
     return results
 
 
@@ -203,6 +201,9 @@ def evaluate(run: Path | str, test: Images, *, test_views: str | None = None, de
         raise InputError(f"{images.name} has no labels, and an accuracy needs them.")
     deform = deformation(test_views) if test_views else None
     scores = features([network], images, [1], deform=deform)[1]
+    classes = read_facts(Path(run))["data"].get("classes")
+    if images.labels.max() >= scores.shape[1] or (classes and images.classes and classes != images.classes):
+        raise InputError(f"{images.name} has other classes than {run} was trained on; an accuracy needs the same ones.")
     return 100 * float((scores.argmax(1) == images.labels).double().mean())
 
 
@@ -266,6 +267,8 @@ def verify(run: Path | str, *, rows: int = 3, images: ImageSet | None = None) ->
     loaded = images if images is not None else _images(config.data, config, pick_device(config.device))
     if loaded.fingerprint() != facts["data"].get("sha256"):
         raise InputError(f"The images {loaded.name} are not those that {run} learned from; their hashes differ.")
+    if config.init_from and facts.get("initial_weights") != digest(Path(config.init_from)):
+        raise InputError(f"The encoder in {config.init_from} is not the one that {run} began with; its hash differs.")
     with tempfile.TemporaryDirectory() as folder:
         again = replay(config, steps[-1], Path(folder), images=loaded)
     first = [row for row in logged if row["step"] <= steps[-1]]

@@ -247,8 +247,9 @@ def _views(argv: list[str]) -> int:
     if given.size is not None and not 1 <= given.size <= 1024:
         raise InputError(f"size is {given.size}; it takes a whole number of pixels from 1 to 1024.")
     from . import api
+    from .training.checkpoint import write_whole
     from .views import parse
-    from .views.sheet import deformation_sheet, save_png, sheet
+    from .views.sheet import as_png, deformation_sheet, sheet
 
     images = api.load_images(given.data)
     policy = parse(given.views, given.size)
@@ -260,7 +261,7 @@ def _views(argv: list[str]) -> int:
         if given.alone
         else sheet(picked, policy, given.seed, given.rows, given.count)
     )
-    save_png(made, _writable(given.out))
+    write_whole(_writable(given.out), as_png(made))
     print(given.out)
     return 0
 

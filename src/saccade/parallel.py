@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
@@ -57,11 +58,16 @@ def _start(news: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed saves its run and ends, rather than hold the run's folder."""
+    """A worker whose parent was killed saves its run and ends, rather than hold the run's folder.
+
+    A run under way takes the first signal to save itself; the next one, with nothing to catch it, ends the process.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    while True:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
 
 
 def _run(function: Callable[[Any, Report], Any], name: str, task: Any) -> Any:

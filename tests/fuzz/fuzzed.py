@@ -2,7 +2,10 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +18,53 @@ from saccade.config.names import LOSSES, OPTIMIZERS, RULES, SCHEDULES
 from saccade.config.view_names import DEFORMATIONS, POLICIES
 from saccade.errors import InputError
 
+LONGEST = 120  # seconds of one case, on a busy machine; a longer one hangs
+
 
 def fuzzed(**strategies: st.SearchStrategy) -> Callable[[Callable], Callable]:
-    """A test of `check(folder, **drawn)` for drawn cases; each gets a new empty folder."""
+    """A test of `check(folder, **drawn)` for drawn cases; each gets a new empty folder, and is ended if it hangs."""
 
     def wrap(check: Callable) -> Callable:
-        @pytest.mark.parametrize("profile", ["quick", pytest.param("thorough", marks=pytest.mark.slow)])
-        def test(profile: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-            base = tmp_path_factory.mktemp("cases")
-            count = iter(range(10**9))
+        def try_all(profile: settings, base: Path) -> list[float]:
+            """Check cases in folders under `base`; returns each one's seconds."""
+            seconds: list[float] = []
 
-            @settings(settings.get_profile(profile))
+            @settings(profile)
             @given(**strategies)
             def cases(**drawn: Any) -> None:
-                folder = base / str(next(count))
+                folder = base / str(len(seconds))
                 folder.mkdir()
-                with contextlib.chdir(folder):
+                started = time.perf_counter()
+                with contextlib.chdir(folder), _ended_after(LONGEST):
                     check(folder, **drawn)
+                seconds.append(time.perf_counter() - started)
+                shutil.rmtree(folder)
 
             cases()
+            return seconds
 
+        @pytest.mark.parametrize("profile", ["quick", pytest.param("thorough", marks=pytest.mark.slow)])
+        def test(profile: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+            try_all(settings.get_profile(profile), tmp_path_factory.mktemp("cases"))
+
+        test.try_all = try_all  # type: ignore[attr-defined]
         return test
 
     return wrap
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: int) -> Iterator[None]:
+    def end(number: int, frame: Any) -> None:
+        raise TimeoutError(f"a case took over {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def run(argv: list[str]) -> tuple[int, str]:

@@ -5,6 +5,9 @@ import hashlib
 import io
 import json
 import shutil
+import struct
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +64,52 @@ def test_a_folder_of_pictures(folder, files, size):
         one_sentence(error)
     else:
         assert found.batch(torch.arange(len(found))).shape == (len(found), *found.shape) and len(found) > 0
+
+
+@functools.cache
+def archive(compressed: bool) -> bytes:
+    content = io.BytesIO()
+    pictures = np.arange(4 * 5 * 5 * 3, dtype=np.uint8).reshape(4, 5, 5, 3)
+    (np.savez_compressed if compressed else np.savez)(content, images=pictures, labels=np.arange(4))
+    return content.getvalue()
+
+
+@st.composite
+def made_up(draw: st.DrawFn) -> bytes:
+    """An archive whose members claim any type and shape, and hold any bytes."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as made:
+        for name in draw(st.lists(st.sampled_from(["images.npy", "labels.npy"]) | texts, min_size=1, max_size=3)):
+            side = st.integers(-2, 6) | st.integers(-(10**20), 10**20)
+            claims = {
+                "descr": draw(st.sampled_from(["|u1", "<i8", "|O", "<f4", "|S3", "nonsense", [["a", "|u1"]]])),
+                "fortran_order": draw(st.booleans()),
+                "shape": tuple(draw(st.lists(side, max_size=5))),
+            }
+            head = repr(claims).encode()
+            body = b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head + draw(st.binary(max_size=100))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of two members of one name
+                method = draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+                made.writestr(name or "x", body, method)
+    return content.getvalue()
+
+
+@fuzzed(
+    content=st.binary(max_size=200) | st.booleans().flatmap(lambda c: mutated(archive(c))) | made_up(),
+    limit=st.sampled_from([None, 10]),
+    part=st.sampled_from(["", "[1:]", "[-2:]", "[:1]", "[9:]"]),
+)
+def test_an_npz(folder, content, limit, part):
+    """Kept in memory or, above the limit, read from the disk."""
+    (folder / "my.npz").write_bytes(content)
+    try:
+        found = saccade.load_images(f"my.npz{part}", limit=limit)
+    except InputError as error:
+        one_sentence(error)
+    else:
+        assert found.batch(torch.arange(len(found))).shape == (len(found), *found.shape) and len(found) > 0
+        assert found.labels is None or (found.labels.shape == (len(found),) and found.labels.min() >= 0)
 
 
 @functools.cache

@@ -1,8 +1,10 @@
+import io
+
 import torch
 from PIL import Image
 
 from saccade.views import parse
-from saccade.views.sheet import deformation_sheet, save_png, sheet
+from saccade.views.sheet import as_png, deformation_sheet, sheet
 
 
 def pictures(channels=3):
@@ -38,9 +40,8 @@ def test_grey_pictures_and_other_sizes():
     assert sheet(pictures(), parse("crop", size=20), rows=1, views=1).shape == (3, 24, 2 * 22 + 8)
 
 
-def test_the_file_holds_the_sheet(tmp_path):
+def test_the_file_holds_the_sheet():
     page = sheet(pictures(), parse("paper"), rows=2, views=2)
-    save_png(page, tmp_path / "sheet.png")
-    with Image.open(tmp_path / "sheet.png") as opened:
+    with Image.open(io.BytesIO(as_png(page))) as opened:
         assert opened.size == (page.shape[2], page.shape[1])
         assert opened.getpixel((3, 4)) == tuple(page[:, 4, 3].tolist())

@@ -37,6 +37,17 @@ def free_memory(device: torch.device | str = "cpu") -> int:
         return available
 
 
+def read_bounded(path: Path, most: int | None = None) -> bytes:
+    """A file's bytes. Raises OSError for what is no plain file (a pipe would never end), and where there are more than
+    `most` of them (default: half of the free memory), which a sparse file can claim in a kilobyte of disk."""
+    if not path.is_file():
+        raise OSError("there is no such file")
+    most = free_memory() // 2 if most is None else most
+    if (size := path.stat().st_size) > most:
+        raise OSError(f"it has {size:,} bytes, and {most:,} are taken")
+    return path.read_bytes()
+
+
 def spill(chunks: Iterable[bytes | memoryview], size: int, what: str) -> np.ndarray:
     """The bytes of `chunks`, `size` in all, as a flat uint8 array in a temporary file that is mapped into memory.
 

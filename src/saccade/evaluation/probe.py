@@ -77,6 +77,11 @@ def probe(
         raise InputError(
             f"{test_set.name}: label {int(test_y.max())}, expected 0 to {classes - 1}, as in {train_set.name}."
         )
+    if train_set.classes and test_set.classes and train_set.classes != test_set.classes:
+        raise InputError(
+            f"{test_set.name} has other classes than {train_set.name} or in another order, so that their labels do not "
+            "mean the same; a probe needs the same ones."
+        )
     modules, pool_to = list(encoder), POOL_TO if protocol == "exact" else None
     shapes = layer_shapes(modules, train_set)
     test_shape = tuple(test_set.batch(torch.zeros(1, dtype=torch.long)).shape[1:])

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..evaluation.probe import deformation, probe
 from ..parallel import Report, side_by_side
 from ..report.tables import Table, spread
 from ..training import pick_device, pick_precision, read_weights, run
-from ..training.folder import read_json, surroundings, write_json
+from ..training.folder import differences, read_json, surroundings, write_json
 from .tables import Cell, PaperTable
 
 
@@ -96,19 +97,20 @@ def run_cells(
 
     Seeds come one after another. `workers` is the number of processes (default: one a core, or one on a GPU).
 
-    Raises InputError for an unknown cell, or where the images cannot be had.
+    Raises InputError for an unknown cell, a result of another scale, or where the images cannot be had.
     """
     known = [cell.name for cell in table.cells]
     for name in cells or []:
         if name not in known:
             raise InputError(f"Unknown cell {name!r} of {table.name}; it takes {', '.join(known)}.")
     wanted = [cell for cell in table.cells if not cells or cell.name in cells]
-    missing = [
-        (seed, cell, path)
-        for seed in seeds
-        for cell in wanted
-        if not (path := _path(out, table, scale, cell, seed)).exists()
-    ]
+    missing = []
+    for seed, cell in product(seeds, wanted):
+        path = _path(out, table, scale, cell, seed)
+        if path.exists():
+            _checked(path, scale)
+        else:
+            missing.append((seed, cell, path))
     if not missing:
         return
     for name in scale.sets:  # what is not there is said before anything runs
@@ -189,5 +191,16 @@ def results(table: PaperTable, scale: Scale, out: Path) -> Table:
 
 def _ours(table: PaperTable, scale: Scale, cell: Cell, out: Path) -> Any:
     paths = sorted((out / table.name / scale.name).glob(f"{cell.name}-seed*.json"))
-    found = [json.loads(path.read_text())["accuracy"] for path in paths]
+    found = [_checked(path, scale)["accuracy"] for path in paths]
     return spread(found) if found else None
+
+
+def _checked(path: Path, scale: Scale) -> dict[str, Any]:
+    """A result. Raises InputError where it is none, or was made when the scale of that name was another."""
+    found = read_json(path)
+    made = found.get("scale")
+    if not isinstance(made, dict) or not isinstance(found.get("accuracy"), int | float):
+        raise InputError(f"{path} is not what a cell writes; remove it to run the cell anew.")
+    if changed := differences(made, json.loads(json.dumps(asdict(scale)))):
+        raise InputError(f"{path} was made at another scale ({changed}); remove it to run the cell anew.")
+    return found

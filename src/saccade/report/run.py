@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..config.run import read_recipe, to_yaml
-from ..training.folder import read_json, read_metrics, read_probes
+from ..config.run import to_yaml
+from ..training.folder import read_config, read_json, read_metrics, read_probes
 from .figures import lines, loss_curve
 from .page import Block, Code, Facts, Section, Svg, Text
 from .tables import Cell, Spread, Table, number_text, spread
@@ -38,8 +38,9 @@ def run_sections(folder: Path | str) -> list[Section]:
 
 
 def _what(folder: Path) -> Section:
-    config = read_recipe(folder / "config.yaml")
-    return Section("What was run", [Facts(read_json(folder / "run.json")), Code(to_yaml(config))])
+    config = read_config(folder)
+    facts = {name: value for name, value in read_json(folder / "run.json").items() if name != "config"}
+    return Section("What was run", [Facts(facts), Code(to_yaml(config))])
 
 
 def _loss(metrics: list[Row]) -> Section:

@@ -17,6 +17,7 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from ..data.memory import read_bounded
 from ..errors import InputError, RunError
 from ..ranks import digest
 from .model import Model
@@ -74,7 +75,7 @@ def restore(model: Model, folder: Path) -> int:
     """Load the newest whole checkpoint into `model` and return its step; 0 where there is none.
 
     A torn or altered file is named on standard error, renamed to end in `.damaged`, and the one before it used. Raises
-    InputError for a whole one that is of another configuration.
+    InputError for a whole one that is of another configuration, and for one that the memory has no room for.
     """
     for leftover in folder.glob(".*.part"):
         leftover.unlink()
@@ -146,12 +147,15 @@ def _step(path: Path) -> int:
 def _read(path: Path) -> dict[str, Tensor] | None:
     match = _NAME.fullmatch(path.name)
     try:
-        content = path.read_bytes()
+        content = read_bounded(path)
+    except OSError as error:
+        raise InputError(f"The checkpoint {path} cannot be read ({error}); remove it to begin before it.") from None
+    try:
         if match is None or hashlib.sha256(content).hexdigest()[:16] != match[2]:
             return None
         tensors = parse_tensors(content)
         return tensors if int(tensors["step"]) == int(match[1]) else None
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError):
+    except (SafetensorError, KeyError, ValueError, RuntimeError):
         return None
 
 

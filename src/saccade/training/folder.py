@@ -26,6 +26,7 @@ import torch
 
 from .. import __version__
 from ..config.run import INCIDENTAL, TrainConfig, read_recipe, to_yaml
+from ..data.memory import read_bounded
 from ..errors import InputError
 from .checkpoint import refusal, write_whole
 
@@ -57,7 +58,11 @@ def claimed(folder: Path, config: TrainConfig) -> Iterator[Path]:
             ) from None
         recipe = folder / "config.yaml"
         if recipe.exists():
-            _refuse_other(folder, read_recipe(recipe), config)
+            if changed := differences(settled(read_config(folder)), settled(config)):
+                raise InputError(
+                    f"The output folder {folder} holds another run ({changed}); it takes the same configuration "
+                    "or a new folder."
+                )
         elif any(path.name != ".lock" and path.suffix != ".part" for path in folder.iterdir()):  # .part: it died there
             (folder / ".lock").unlink()
             raise InputError(
@@ -72,16 +77,29 @@ def claimed(folder: Path, config: TrainConfig) -> Iterator[Path]:
                     folder.rmdir()
 
 
-def _refuse_other(folder: Path, old: TrainConfig, new: TrainConfig) -> None:
-    before, after = asdict(old), asdict(new)
-    changed = [
-        f"{k}: {before[k]} there, {after[k]} now" for k in before if k not in INCIDENTAL and before[k] != after[k]
-    ]
-    if changed:
+def settled(config: TrainConfig) -> dict[str, Any]:
+    """What decides the numbers of a run: its configuration but for where it is computed and how it is watched."""
+    return {name: value for name, value in asdict(config).items() if name not in INCIDENTAL}
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What both have and where they differ, in words; empty where they do not.
+
+    >>> differences({"rate": 0.1, "seed": 0}, {"rate": 0.2, "seed": 0, "batch": 10})
+    'rate: 0.1 there, 0.2 now'
+    """
+    return "; ".join(f"{k}: {v} there, {after[k]} now" for k, v in before.items() if k in after and v != after[k])
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """A run's configuration. Raises InputError where config.yaml was changed after the run had begun."""
+    config = read_recipe(folder / "config.yaml")
+    began = read_json(folder / "run.json").get("config") if (folder / "run.json").exists() else None
+    if isinstance(began, dict) and (changed := differences(began, settled(config))):
         raise InputError(
-            f"The output folder {folder} holds another run ({'; '.join(changed)}); it takes the same configuration "
-            "or a new folder."
+            f"{folder / 'config.yaml'} is not what the run began with ({changed}); put it back, or take a new folder."
         )
+    return config
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:
@@ -95,7 +113,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Raises InputError where the file is missing or is no JSON object."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(read_bounded(path, 1 << 24))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}); it takes the folder of a run.") from None
     if not isinstance(values, dict):
@@ -126,6 +144,18 @@ def read_probes(folder: Path) -> list[dict[str, Any]]:
     ):
         raise InputError(f"{folder / 'probes.json'} is not what a probe writes; remove it to probe anew.")
     return rows
+
+
+def add_probes(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Keep more probes with a run; of two processes that do so at once, one waits. Raises InputError."""
+    path = folder / "probes.json"
+    try:
+        lock = (folder / ".lock").open("a")
+    except OSError as error:
+        raise refusal(error, path) from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        write_json(path, {"probes": [*(read_probes(folder) if path.exists() else []), *rows]})
 
 
 def surroundings() -> dict[str, Any]:
@@ -209,10 +239,17 @@ class Metrics:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of a run's metrics; a last line that a dying process left unfinished is passed over."""
+    """The whole lines of a run's metrics; a last line that a dying process left unfinished is passed over.
+
+    Raises InputError where the file cannot be read.
+    """
     path = folder / "metrics.jsonl"
     rows: list[dict[str, Any]] = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+    try:
+        lines = read_bounded(path).decode(errors="replace").splitlines() if path.exists() else []
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}); it takes the folder of a run.") from None
+    for line in lines:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

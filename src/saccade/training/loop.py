@@ -1,5 +1,7 @@
 """The loop: from a configuration to a run's folder, continued from where it was left."""
 
+import hashlib
+import os
 import signal
 import sys
 import threading
@@ -19,11 +21,23 @@ from torch import Tensor
 from .. import measures
 from ..config.run import TrainConfig
 from ..data import ImageSet, load
+from ..data.memory import read_bounded
 from ..errors import InputError, Lost, RunError, Stopped
 from ..ranks import ALONE, Ranks, joined
 from ..rules import Batch
 from . import checkpoint
-from .folder import Metrics, claimed, read_facts, read_metrics, surroundings, write_config, write_json
+from .folder import (
+    Metrics,
+    claimed,
+    differences,
+    read_facts,
+    read_json,
+    read_metrics,
+    settled,
+    surroundings,
+    write_config,
+    write_json,
+)
 from .model import Model, build, pick_device, settle, train_step
 
 WEIGHTS = "weights.safetensors"
@@ -77,6 +91,7 @@ def _begin(model: Model, images: ImageSet, out: Path) -> dict[str, Any]:
         return before
     facts = {
         **surroundings(),
+        "config": settled(model.config),
         "data": {
             "name": images.name,
             "source": images.source,
@@ -90,9 +105,15 @@ def _begin(model: Model, images: ImageSet, out: Path) -> dict[str, Any]:
         "parameters": {"encoder": _count(model.encoder), "all": _count(model.modules())},
         "steps": model.total_steps,
     }
-    _refuse_other_images(before, facts, out)
+    if model.sites[0].needs.labels:
+        facts["data"]["classes"] = images.classes
+    if model.config.init_from:
+        facts["initial_weights"] = fingerprint(Path(model.config.init_from))
+    _refuse_other_sources(before, facts, out)
     write_config(out, model.config)
     step = checkpoint.restore(model, out)
+    if step:
+        _say_what_changed(before, facts)
     facts |= {"resumed_at": step, "earlier": _earlier(before) if step else [], "finished": False}
     write_json(out / "run.json", facts)
     if model.ranks.count > 1 and step == 0:  # there is something to continue from, whenever a process dies
@@ -101,10 +122,12 @@ def _begin(model: Model, images: ImageSet, out: Path) -> dict[str, Any]:
 
 
 def _end(model: Model, step: int, out: Path, facts: dict[str, Any], seconds: float) -> None:
-    checkpoint.write_whole(out / WEIGHTS, serialize(weights(model)))
+    content = serialize(weights(model))
+    checkpoint.write_whole(out / WEIGHTS, content)
     pairs = (model.total_steps - step) * model.config.batch
     facts |= {
         "finished": True,
+        "weights": hashlib.sha256(content).hexdigest(),
         "seconds": round(seconds, 2),
         "pairs_per_second": round(pairs / max(seconds, 1e-9), 1),
     }
@@ -121,6 +144,7 @@ def replay(config: TrainConfig, steps: int, out: Path, *, images: ImageSet | Non
 
 def _prepared(config: TrainConfig, images: ImageSet | None, ranks: Ranks) -> tuple[Model, ImageSet]:
     if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which cuBLAS refuses
         torch.use_deterministic_algorithms(True)
     if images is None:
         images = load(config.data, root=config.data_root, download=config.download, device=pick_device(config.device))
@@ -130,16 +154,35 @@ def _prepared(config: TrainConfig, images: ImageSet | None, ranks: Ranks) -> tup
     return model, images
 
 
-def _refuse_other_images(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    """A run goes on with the images that it began with, and says so where it goes on in another precision."""
+def _refuse_other_sources(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+    """A run goes on with the images, and from the encoder, that it began with."""
     began, have = (facts.get("data", {}).get("sha256") for facts in (before, now))
     if began and began != have:
         raise InputError(
             f"The images {now['data']['name']} are not those that the run in {out} began with (their hashes differ); "
             "it takes the same images or a new folder."
         )
-    if before and before.get("precision") != now["precision"]:
-        print(f"The run began in {before.get('precision')} and goes on in {now['precision']}.", file=sys.stderr)
+    if before and before.get("initial_weights") != now.get("initial_weights"):
+        raise InputError(
+            f"The encoder to start from is not the one that the run in {out} began with (their hashes differ); it takes "
+            "the same or a new folder."
+        )
+
+
+def _say_what_changed(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """What may make the run end in other bits than one that was never interrupted."""
+    parts = ("precision", "device", "processes", "source")
+    changed = [differences({name: before.get(name)}, now) for name in parts]
+    for name in ("versions", "hardware"):
+        then = before.get(name)
+        changed.append(differences(then if isinstance(then, dict) else {}, now[name]))
+    if said := "; ".join(filter(None, changed)):
+        print(f"The run goes on under other conditions, and may end in other bits: {said}.", file=sys.stderr)
+
+
+def fingerprint(run: Path) -> str:
+    """SHA-256 (hex) of a finished run's weights. Raises InputError where there are none."""
+    return hashlib.sha256(_weights_of(run)).hexdigest()
 
 
 def _earlier(before: dict[str, Any]) -> list[dict[str, Any]]:
@@ -172,17 +215,30 @@ def _initial(source: Path, model: Model) -> dict[str, Tensor]:
 def read_weights(folder: Path, prefix: str) -> dict[str, Tensor]:
     """The tensors of a finished run whose names start with `prefix`.
 
-    Raises InputError where there are none, or one is not finite.
+    Raises InputError where there are none, one is not finite, or they are not what the run wrote.
     """
+    content = _weights_of(folder)
     try:
-        tensors = parse_tensors((folder / WEIGHTS).read_bytes())
-    except (OSError, SafetensorError) as error:
+        tensors = parse_tensors(content)
+    except SafetensorError as error:
         raise InputError(
             f"{folder / WEIGHTS} cannot be read ({error}); it takes the folder of a finished run."
         ) from None
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise InputError(f"{folder / WEIGHTS} holds weights that are not finite; it takes a run that went well.")
+    wrote = read_json(folder / "run.json").get("weights") if (folder / "run.json").exists() else None
+    if wrote and wrote != hashlib.sha256(content).hexdigest():
+        raise InputError(f"{folder / WEIGHTS} is not what the run wrote (its hash differs); it takes one unaltered.")
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _weights_of(folder: Path) -> bytes:
+    try:
+        return read_bounded(folder / WEIGHTS)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder / WEIGHTS} cannot be read ({error}); it takes the folder of a finished run."
+        ) from None
 
 
 def _train(model: Model, images: ImageSet, step: int, last: int, out: Path, progress: Progress | None) -> None:

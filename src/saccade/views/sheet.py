@@ -1,6 +1,6 @@
 """Sheets of pictures: originals and their views, each deformation alone (the paper's Figures 1 and 2)."""
 
-from pathlib import Path
+import io
 
 import torch
 from torch import Tensor
@@ -31,11 +31,13 @@ def deformation_sheet(images: Tensor, policy: Policy, seed: int = 0, rows: int =
     return _arranged(images, [one(images, draws.substream(keys, n)) for n, one in enumerate(policy.alone())])
 
 
-def save_png(picture: Tensor, path: str | Path) -> None:
-    """Write a uint8 picture (3, height, width) as a PNG file."""
+def as_png(picture: Tensor) -> bytes:
+    """A uint8 picture (3, height, width) as the content of a PNG file."""
     from PIL import Image
 
-    Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(path, format="PNG")
+    content = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(content, format="PNG")
+    return content.getvalue()
 
 
 def _keys(seed: int, images: Tensor) -> Tensor:
