@@ -131,6 +131,10 @@ def test_a_supervised_run_classifies(tiny, tmp_path):
     run = saccade.train(config, out=tmp_path / "supervised")
     assert saccade.evaluate(run, "digits:test") > 80
     assert saccade.evaluate(run, "digits:test") > saccade.evaluate(run, "digits:test", test_views="digits")
+    test = saccade.load_images("digits:test")
+    for changes in ({"classes": test.classes[::-1]}, {"labels": test.labels + 1, "classes": None}):
+        with pytest.raises(InputError, match="digits:test has other classes than"):
+            saccade.evaluate(run, replace(test, **changes))
 
 
 def test_an_unsupervised_run_classifies_nothing(finished):

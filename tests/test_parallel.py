@@ -1,17 +1,17 @@
 """Small runs side by side."""
 
 import os
-import signal
-import subprocess
-import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+import saccade
+from processes import start, wait_for
 from saccade.errors import InputError
 from saccade.parallel import side_by_side
+from saccade.training import checkpoint
 
 
 def squared(task, report):
@@ -33,9 +33,14 @@ def test_a_task_that_fails_ends_all():
         side_by_side(squared, {"a": 1, "b": -1}, workers=1)
 
 
-def waits(folder, report):
-    (Path(folder) / "began").write_text(str(os.getpid()))
-    time.sleep(600)
+def train_forever(task, report):
+    folder, config = task
+    (folder.parent / "worker").write_text(str(os.getpid()))
+    saccade.train(config, out=folder)
+
+
+def parent(folder, config):
+    side_by_side(train_forever, {"a": (folder, config)}, workers=1)
 
 
 def alive(process):
@@ -46,20 +51,13 @@ def alive(process):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-def test_workers_end_with_a_parent_that_is_killed(tmp_path):
-    # Run as a script, so that the worker finds `waits` where it was defined.
-    script = tmp_path / "waiting.py"
-    source = Path(__file__).read_text()
-    script.write_text(source + f"\n\nif __name__ == '__main__':\n    side_by_side(waits, {{'a': {str(tmp_path)!r}}})\n")
-    parent = subprocess.Popen([sys.executable, script])
-    began = tmp_path / "began"
-    deadline = time.monotonic() + 120
-    while not (began.exists() and began.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    worker = int(began.read_text())
-    assert alive(worker)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    while alive(worker) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive(worker)
+def test_a_worker_whose_parent_is_killed_saves_its_run_and_ends(tiny, tmp_path):
+    """It would hold the run's folder for ever, and the same command could not go on."""
+    config, run = replace(tiny, epochs=1e6, checkpoint_seconds=1e6), tmp_path / "run"
+    child = start(tmp_path / "said", parent, run, config)
+    wait_for(lambda: (run / "metrics.jsonl").exists())
+    child.kill()
+    child.join()
+    worker = (tmp_path / "worker").read_text()
+    wait_for(lambda: not alive(worker))
+    assert len(checkpoint.found(run)) == 1  # which only a signal makes it write

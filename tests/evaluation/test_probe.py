@@ -20,7 +20,7 @@ class Set:
 
     def __init__(self, n, name, seed, classes=3, channels=3):
         random = torch.Generator().manual_seed(seed)
-        self.name, self.labels = name, torch.arange(n) % classes
+        self.name, self.labels, self.classes = name, torch.arange(n) % classes, list("abcd"[:classes])
         self.images = torch.randint(80, (n, channels, 8, 8), dtype=torch.uint8, generator=random)
         self.images[:, :, :4, :4] += (
             60 * self.labels[:, None, None, None] * (torch.rand(n, 1, 1, 1, generator=random) > 0.2)
@@ -119,6 +119,9 @@ def test_refusals(sets):
         probe(net, train, Set(9, "grey", 0, channels=1), layers=[1])
     with pytest.raises(InputError, match="many"):
         probe(net, train, Set(9, "many", 0, classes=4), layers=[1])
+    test.classes = ["b", "a", "c"]  # as of a folder whose subfolders sort otherwise
+    with pytest.raises(InputError, match="test has other classes than train or in another order"):
+        probe(net, train, test, layers=[1])
     train.labels = None
     with pytest.raises(InputError, match="train"):
         probe(net, train, test, layers=[1])

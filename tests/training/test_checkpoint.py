@@ -222,3 +222,35 @@ def test_a_checkpoint_of_a_gpu_is_loaded_on_a_processor(tiny, images, tmp_path):
     assert checkpoint.restore(here, tmp_path) == 1
     train_step(here, images, 1)
     assert {t.device.type for t in checkpoint._state(here).values()} == {"cpu"}
+
+
+def giant_header(path):
+    """A header of as many bytes as its own first eight claim: an exabyte, or all there is."""
+    path.write_bytes((1 << 60).to_bytes(8, "little") + b"{" + b" " * 100)
+
+
+def deep_header(path):
+    head = b'{"a":' * 10_000
+    path.write_bytes(len(head).to_bytes(8, "little") + head)
+
+
+@pytest.mark.parametrize("damage", [giant_header, deep_header])
+def test_a_header_that_claims_too_much_is_refused(left, longer, images, damage):
+    damage(left / "weights.safetensors")
+    with pytest.raises(InputError, match="weights.safetensors cannot be read"):
+        saccade.load_encoder(left)
+    path = left / "checkpoint-000000009-0.safetensors"
+    damage(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    path.rename(left / f"checkpoint-000000009-{digest}.safetensors")
+    saccade.train(longer, out=left, images=images)  # its hash is right, and it is set aside
+    assert (left / f"checkpoint-000000009-{digest}.safetensors.damaged").exists()
+
+
+def test_a_checkpoint_that_memory_has_no_room_for_is_named_and_kept(left, longer, images):
+    path = left / f"checkpoint-000000009-{'0' * 16}.safetensors"
+    with path.open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(InputError, match=r"cannot be read \(it has 1,099,511,627,776 bytes"):
+        saccade.train(longer, out=left, images=images)
+    assert path.exists()

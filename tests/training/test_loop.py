@@ -140,3 +140,47 @@ def test_verify_refuses_what_it_cannot_replay(tiny, images, tmp_path):
     (run / "metrics.jsonl").unlink()
     with pytest.raises(InputError, match="has logged no losses yet"):
         saccade.verify(run)
+
+
+def test_weights_that_are_not_what_the_run_wrote_are_refused(tiny, images, tmp_path):
+    from safetensors.torch import save_file
+
+    run = saccade.train(tiny, out=tmp_path / "run", images=images)
+    tensors = load_file(run / "weights.safetensors")
+    tensors["encoder.1.linear.weight"][0] += 1e-6
+    save_file(tensors, run / "weights.safetensors")
+    with pytest.raises(InputError, match=r"is not what the run wrote \(its hash differs\)"):
+        saccade.load_encoder(run)
+
+
+def test_a_run_goes_on_from_the_encoder_that_it_began_with(tiny, images, tmp_path):
+    first, second = (saccade.train(replace(tiny, seed=s), out=tmp_path / str(s), images=images) for s in (0, 1))
+    config = replace(tiny, init_from=str(first), epochs=2)
+    run = tmp_path / "run"
+
+    def stop(step, steps, loss):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        saccade.train(config, out=run, images=images, progress=stop)
+    for name in ("weights.safetensors", "run.json"):
+        (first / name).write_bytes((second / name).read_bytes())
+    with pytest.raises(InputError, match="encoder to start from is not the one that the run in .* began with"):
+        saccade.train(config, out=run, images=images)
+    with pytest.raises(InputError, match="is not the one that .* began with"):
+        saccade.verify(run, images=images)
+
+
+@pytest.mark.parametrize("case", [("gll", "dtp", "hinge"), ("e2e", "urf", "moco"), ("rll", "dfa", "hinge-patches")])
+def test_deterministic_changes_nothing_on_a_processor(images, tmp_path, case):
+    from combinations import config_of
+
+    config = config_of(*case)
+    try:
+        a, b = (
+            saccade.train(replace(config, deterministic=d), out=tmp_path / str(d), images=images) for d in (False, True)
+        )
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for name in ("weights.safetensors", "metrics.jsonl"):
+        assert (a / name).read_bytes() == (b / name).read_bytes()

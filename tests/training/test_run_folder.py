@@ -1,6 +1,7 @@
 """A run's folder: one writer, full disks, metrics' lines, what is recorded about where a run came from."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -159,3 +160,158 @@ def test_a_changed_source_tree_is_recorded(tmp_path, monkeypatch):
     assert folder.source_tree() == found
     module.write_text("2")
     assert folder.source_tree() == found | {"changed": True}
+
+
+def interrupted(config, run, said) -> None:
+    """A run that was killed once it had a checkpoint."""
+    child = start(said, train_here, replace(config, checkpoint_seconds=0.01), run)
+    wait_for(lambda: list(run.glob("checkpoint-*")))
+    child.kill()
+    child.join()
+
+
+def test_a_configuration_that_was_edited_after_the_run_began_is_refused(endless, tiny, images, tmp_path):
+    run = tmp_path / "run"
+    interrupted(endless, run, tmp_path / "said")
+    recipe = run / "config.yaml"
+    recipe.write_text(recipe.read_text().replace("rate: 0.001", "rate: 0.002"))
+    for config in (endless, replace(endless, rate=0.002)):
+        with pytest.raises(InputError, match=r"is not what the run began with \(rate: 0.001 there, 0.002 now\)"):
+            saccade.train(config, out=run, images=images)
+    done = saccade.train(tiny, out=tmp_path / "done", images=images)
+    recipe = done / "config.yaml"
+    recipe.write_text(recipe.read_text().replace("seed: 0", "seed: 1"))
+    for use in (lambda: saccade.load_encoder(done, initial=True), lambda: saccade.verify(done)):
+        with pytest.raises(InputError, match=r"seed: 0 there, 1 now"):
+            use()
+
+
+def test_other_conditions_on_going_on_are_said(endless, images, tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    interrupted(endless, run, tmp_path / "said")
+    facts = json.loads((run / "run.json").read_text())
+    facts["versions"]["torch"], facts["hardware"]["threads"] = "1.0", 99
+    folder.write_json(run / "run.json", facts)
+
+    def enough(step, steps, loss):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        saccade.train(endless, out=run, images=images, progress=enough)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "may end in other bits" in said
+    assert "torch: 1.0 there" in said and "threads: 99 there, 1 now" in said and "device" not in said
+    earlier = json.loads((run / "run.json").read_text())["earlier"]
+    assert [part["versions"]["torch"] for part in earlier] == ["1.0"]
+
+
+def add_twenty(run: Path, number: int) -> None:
+    for _ in range(20):
+        folder.add_probes(run, [ROW | {"layer": number}])
+
+
+ROW = {"layer": 1, "seed": 0, "accuracy": 50.0, "train_size": 1, "test_size": 1, "details": {}, "protocol": "knn"}
+
+
+def test_probes_of_two_processes_are_all_kept(tmp_path):
+    children = [start(tmp_path / f"said{n}", add_twenty, tmp_path, n) for n in (1, 2)]
+    for child in children:
+        child.join()
+    rows = folder.read_probes(tmp_path)
+    assert sorted(row["layer"] for row in rows) == [1] * 20 + [2] * 20
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "weights.safetensors", "probes.json"])
+@pytest.mark.parametrize("kind", ["pipe", "sparse"])
+def test_a_file_that_would_never_end_or_fill_the_memory_is_refused(tiny, images, tmp_path, name, kind):
+    """A pipe, or a file of a terabyte that takes no room on the disk."""
+    run = saccade.train(tiny, out=tmp_path / "run", images=images)
+    (run / name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(run / name)
+    else:
+        with (run / name).open("wb") as stream:
+            stream.truncate(1 << 40)
+    with pytest.raises(InputError, match=f"{name} cannot be read"):
+        saccade.verify(run) if name == "metrics.jsonl" else saccade.probe(run, images, images, protocol="knn")
+
+
+# ------------------------------------------------------------------------------------- what is killed leaves nothing half
+
+
+class Deadly:
+    """Kill this process at the n-th call that touches a disk: before a flush, before a renaming, before a removal."""
+
+    def __init__(self, patch, moment: int):
+        self.left = moment
+        for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink")):
+            patch.setattr(owner, name, self.before(getattr(owner, name)))
+
+    def before(self, real):
+        def call(*args, **options):
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.left -= 1
+            return real(*args, **options)
+
+        return call
+
+
+def killed_at(moment: int, argv: list[str], work: Path) -> int:
+    os.chdir(work)
+    with pytest.MonkeyPatch.context() as patch:
+        Deadly(patch, moment)
+        return main(argv)
+
+
+def killed_at_every_moment(argv: list[str], work: Path, check) -> int:
+    """Kill the command at its first, second, ... touch of the disk, `check` what is there, until it ends in peace."""
+    for moment in range(100):
+        child = start(work / "said", killed_at, moment, argv, work)
+        child.join()
+        check()
+        if child.exitcode != -signal.SIGKILL:
+            assert child.exitcode == 0, (work / "said").read_text()
+            return moment
+    raise AssertionError("it never ended")
+
+
+def test_a_run_killed_at_each_of_its_writes_ends_as_one_untouched(tiny, images, tmp_path):
+    config = replace(tiny, checkpoint_seconds=1e-9)
+    untouched = saccade.train(config, out=tmp_path / "untouched", images=images)
+    (tmp_path / "mine.yaml").write_text(saccade.config.run.to_yaml(config))
+
+    def check() -> None:
+        for path in (tmp_path / "run").glob("*.json"):
+            json.loads(path.read_text())
+        assert all(checkpoint._read(path) for path in checkpoint.found(tmp_path / "run"))
+
+    moments = killed_at_every_moment(["train", "mine.yaml", "--out", "run", "--quiet"], tmp_path, check)
+    assert moments > 3
+    for name in ("weights.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (untouched / name).read_bytes()
+    assert not checkpoint.found(tmp_path / "run") and not list((tmp_path / "run").glob(".*.part"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "made"),
+    [
+        ("probe run --train digits:train[:60] --test digits:test[:30] --protocol knn --quiet", "run/probes.json"),
+        ("embed run digits:test[:9] -o x.npz", "x.npz"),
+        ("page run", "run/page.html"),
+        ("views digits:test[:4] --views digits --rows 2 --count 2 -o sheet.png", "sheet.png"),
+    ],
+)
+def test_a_command_killed_at_each_of_its_writes_leaves_the_file_before_or_the_file_after(
+    tiny, images, tmp_path, argv, made
+):
+    saccade.train(tiny, out=tmp_path / "run", images=images)
+    path = tmp_path / made
+    contents = []
+
+    def check() -> None:
+        contents.append(path.read_bytes() if path.exists() else None)
+
+    assert killed_at_every_moment(argv.split(), tmp_path, check) > 1
+    assert None not in contents[-1:] and set(contents) == {None, contents[-1]}
+    assert not list(path.parent.glob(".*.part"))
