@@ -27,8 +27,8 @@ from saccade.errors import InputError
 from saccade.training import build
 from saccade.training.folder import surroundings, write_json
 
-STEPS = 100  # of one site
-FRESH = 0.1  # share of the processes that start from nothing; the others from one that has imported the package
+STEPS = 60  # of one site
+FRESH = 0.05  # share of the processes that start from nothing; the others from one that has imported the package
 
 # A process of its own that imports and then waits: importing takes several times as long as one of these runs.
 _SERVER = multiprocessing.get_context("forkserver")
@@ -113,7 +113,7 @@ def one(config: TrainConfig, folder: Path, chance: random.Random, most: int) -> 
     recipe.write_text(to_yaml(config))
     command = ["train", str(recipe), "--out", str(out), "--quiet"]
     moments: list[str] = []
-    for _ in range(min(chance.choice([1, 1, 2]), most)):
+    for _ in range(min(chance.choice([1, 2]), most)):
         process = begin(command, folder / "said", chance.random() < FRESH)
         moment = kill(process, out, chance.uniform(0, 0.9) * seconds, chance.random() < 0.1)
         if moment is None:
