@@ -8,7 +8,8 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -253,8 +254,10 @@ class Verdict:
 def verify(run: Path | str, *, rows: int = 3, images: ImageSet | None = None) -> Verdict:
     """Replay a run's first steps, up to its `rows`-th logged loss, and compare every line of the metrics exactly.
 
-    The replay is made in a temporary folder, in the precision that the run was made in; `images` stands in for the
-    configured data. Raises InputError where the run logged nothing, or its images are not these.
+    The replay is made in a temporary folder, in the precision and with the number of threads that the run was made in:
+    sums are split between threads, and so their last bits hang on it. `images` stands in for the configured data.
+
+    Raises InputError where the run logged nothing, or its images, or the encoder that it began with, are not these.
     """
     config, facts = configuration(run), read_facts(Path(run))
     if rows < 1:
@@ -269,18 +272,30 @@ def verify(run: Path | str, *, rows: int = 3, images: ImageSet | None = None) ->
         raise InputError(f"The images {loaded.name} are not those that {run} learned from; their hashes differ.")
     if config.init_from and facts.get("initial_weights") != digest(Path(config.init_from)):
         raise InputError(f"The encoder in {config.init_from} is not the one that {run} began with; its hash differs.")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _threads(facts.get("hardware")):
         again = replay(config, steps[-1], Path(folder), images=loaded)
+        now = surroundings()
     first = [row for row in logged if row["step"] <= steps[-1]]
     pairs = zip_longest(first, again)
     different = next((pair for pair in pairs if json.dumps(pair[0]) != json.dumps(pair[1])), None)
     if different is None:
         return Verdict(True, f"{run} is reproduced exactly here: {len(first)} lines, to step {steps[-1]}.")
     there, here = map(json.dumps, different)
-    now = surroundings()
     changed = [name for name in ("versions", "hardware", "source") if facts.get(name) != now[name]]
     why = f"what differs here: {', '.join(changed)}" if changed else "versions, hardware and source tree are the same"
     return Verdict(False, f"{run} is not reproduced exactly here: {there} in the run, {here} here; {why}.")
+
+
+@contextmanager
+def _threads(hardware: Any) -> Iterator[None]:
+    """As many threads as `hardware` says, then as many as before."""
+    before = torch.get_num_threads()
+    wanted = hardware.get("threads") if isinstance(hardware, dict) else None
+    torch.set_num_threads(wanted if type(wanted) is int and 1 <= wanted <= 1024 else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def run_page_sections(run: Path | str) -> list[Section]:

@@ -131,6 +131,20 @@ def test_verify_finds_a_run_reproduced_and_the_first_line_that_is_not(tiny, tmp_
     assert f"{json.dumps(rows[place])} in the run, {lines[place]} here; versions, hardware" in said
 
 
+def test_verify_takes_as_many_threads_as_the_run_had(tmp_path, capsys):
+    """What two threads sum up differs in its last bits from what one does."""
+    config = {"data": "digits:train[:100]", "views": "digits", "network": "emnist", "batch": 50, "epochs": 1}
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(2)
+    try:
+        run = saccade.train(**config, out=tmp_path / "two")
+    finally:
+        torch.set_num_threads(1)
+    assert saccade.verify(run).exact and torch.get_num_threads() == 1
+    alone = saccade.train(**config, out=tmp_path / "one")
+    assert (alone / "weights.safetensors").read_bytes() != (run / "weights.safetensors").read_bytes()
+
+
 def test_verify_refuses_what_it_cannot_replay(tiny, images, tmp_path):
     run = saccade.train(tiny, out=tmp_path / "run", images=images)
     with pytest.raises(InputError, match="rows is 0"):

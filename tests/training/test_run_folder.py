@@ -313,5 +313,9 @@ def test_a_command_killed_at_each_of_its_writes_leaves_the_file_before_or_the_fi
         contents.append(path.read_bytes() if path.exists() else None)
 
     assert killed_at_every_moment(argv.split(), tmp_path, check) > 1
-    assert None not in contents[-1:] and set(contents) == {None, contents[-1]}
+    if made.endswith("probes.json"):  # a probe that was killed after its writing is made again, and kept beside it
+        rows = [json.loads(content)["probes"] for content in contents if content]
+        assert all(row == rows[0][0] for found in rows for row in found) and rows[-1]
+    else:
+        assert contents[-1] is not None and set(contents) == {None, contents[-1]}
     assert not list(path.parent.glob(".*.part"))
