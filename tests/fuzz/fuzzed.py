@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,20 @@ def fuzzed(**strategies: st.SearchStrategy) -> Callable[[Callable], Callable]:
         def try_all(profile: settings, base: Path) -> list[float]:
             """Check cases in folders under `base`; returns each one's seconds."""
             seconds: list[float] = []
+            number = count()
 
             @settings(profile)
             @given(**strategies)
             def cases(**drawn: Any) -> None:
-                folder = base / str(len(seconds))
+                folder = base / str(next(number))
                 folder.mkdir()
                 started = time.perf_counter()
-                with contextlib.chdir(folder), _ended_after(LONGEST):
-                    check(folder, **drawn)
+                try:
+                    with contextlib.chdir(folder), _ended_after(LONGEST):
+                        check(folder, **drawn)
+                finally:
+                    shutil.rmtree(folder)
                 seconds.append(time.perf_counter() - started)
-                shutil.rmtree(folder)
 
             cases()
             return seconds

@@ -54,7 +54,7 @@ def read_npz(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray | None]:
     with _refusing(path), zipfile.ZipFile(path) as archive:
         names = [info.filename for info in archive.infolist()]
         if names.count("images.npy") != 1 or names.count("labels.npy") > 1:
-            found = ", ".join(name.removesuffix(".npy") for name in names[:10]) or "nothing"
+            found = ", ".join(name.removesuffix(".npy")[:80] for name in names[:10]) or "nothing"
             raise InputError(f"{path} holds {found}; {_ACCEPTED}.")
         images = _member(archive, path, "images")
         if images.dtype != np.uint8 or len(images.shape) not in (3, 4) or min(images.shape[1:]) < 1:

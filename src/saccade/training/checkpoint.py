@@ -23,6 +23,11 @@ from ..ranks import digest
 from .model import Model
 
 KEPT = 2
+# What the optimizers keep of a parameter that has learned; without some of it they would fail, or begin anew in silence.
+_ENTRIES: dict[type, set[str]] = {
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.SGD: {"momentum_buffer"},
+}
 _NAME = re.compile(r"checkpoint-(\d{9,18})-([0-9a-f]{16})\.safetensors")
 
 
@@ -188,9 +193,15 @@ def _load(model: Model, tensors: dict[str, Tensor], source: str) -> None:
                 site, group, number, entry = rest.split(".")
                 optimizer = model.optimizers[int(site), group]
                 parameter = optimizer.param_groups[0]["params"][int(number)]
-                if entry != "step":  # Adam counts its steps in a tensor that stays on the processor
+                if entry == "step":  # Adam counts its steps in a tensor that stays on the processor
+                    tensor = torch.empty((), dtype=torch.float32).copy_(tensor.view(()))
+                else:
                     tensor = torch.empty_like(parameter).copy_(tensor.view_as(parameter))  # in the parameter's layout
                 optimizer.state[parameter][entry] = tensor
+        for optimizer in model.optimizers.values():
+            for entries in optimizer.state.values():
+                if set(entries) != _ENTRIES[type(optimizer)]:
+                    raise KeyError(f"an optimizer's entries are {', '.join(sorted(entries))}")
     except (RuntimeError, KeyError, ValueError, IndexError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(
