@@ -48,7 +48,37 @@ def cifar(found: list[dict[str, Any]]) -> str:
     return f"### CIFAR-100 without labels, probed on CIFAR-10\n\n{table}\n{said}\n"
 
 
+def kills(found: dict[str, Any]) -> str:
+    met = found["met"]
+    seen = ", ".join(f"{len(met[part])} {part}s" for part in ("schedule", "rule"))
+    return (
+        f"**{found['exact']} of {found['kills']} kills exact**, in {found['runs']} runs over {seen} and {len(met['loss'])} "
+        f"losses. `{found['command']}`, {found['date'][:10]}, {hardware(found)}.\n"
+    )
+
+
+def fuzz(found: dict[str, Any]) -> str:
+    rows: list[list[Any]] = [[name, str(kind["cases"]), kind["longest"]] for name, kind in found["kinds"].items()]
+    caption = (
+        f"{found['cases']:,} cases, {len(found['failed'])} kinds failed; peak memory {found['peak_memory_mib']:,} MiB."
+    )
+    table = to_markdown(Table(["what is made up", "cases", "longest (s)"], rows, caption, digits=2))
+    said = f"`{found['command']}`, {found['date'][:10]}, hypothesis {found['hypothesis']}, {hardware(found)}."
+    return f"{table}\n{said}\n"
+
+
+def put(path: Path, parts: list[str]) -> None:
+    """The parts between a file's two marks."""
+    before, _, rest = path.read_text().partition(BEGIN)
+    path.write_text(before + BEGIN + "\n" + "\n".join(parts) + END + rest.partition(END)[2])
+
+
 def render() -> None:
+    trust = [(kills, HERE / "trust" / "kills.json"), (fuzz, HERE / "trust" / "fuzz.json")]
+    put(
+        HERE.parent / "docs" / "trust.md",
+        [write(json.loads(path.read_text())) for write, path in trust if path.exists()],
+    )
     parts = []
     if (path := HERE / "quickstart.json").exists():
         parts.append(quickstart(json.loads(path.read_text())))
@@ -59,10 +89,7 @@ def render() -> None:
             if any((HERE / name / scale.name).glob("*.json")):
                 shown = to_markdown(results(table, scale, HERE))
                 parts.append(f"### {name.capitalize()}, {scale.name} scale\n\n{shown}")
-    readme = HERE.parent / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    readme.write_text(before + BEGIN + "\n" + "\n".join(parts) + END + after)
+    put(HERE.parent / "README.md", parts)
 
 
 if __name__ == "__main__":

@@ -186,3 +186,5 @@ def test_diagnostics_are_lines_of_the_metrics(tiny, tmp_path, rule):
     assert {"embedding_std", "rank_me", "participation_ratio"} <= set(measured[0])
     assert ("reconstruction" in measured[0]) == (rule == "dtp")
     assert ("feedback_angle" in measured[0]) == (rule == "rf")
+    unmeasured = saccade.train(replace(tiny, rule=rule), out=tmp_path / "unmeasured")
+    assert (unmeasured / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()

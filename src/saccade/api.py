@@ -37,7 +37,7 @@ from .report.audit import Audited
 from .report.page import Block, Picture, Section, Svg, write_page
 from .report.run import run_sections
 from .report.tables import Spread
-from .training import build, digest, pick_device, pick_precision, read_weights, replay, train_step
+from .training import build, fingerprint, pick_device, pick_precision, read_weights, replay, train_step
 from .training import run as run_training
 from .training.folder import add_probes, read_config, read_facts, read_metrics, surroundings
 from .training.loop import Progress
@@ -270,7 +270,7 @@ def verify(run: Path | str, *, rows: int = 3, images: ImageSet | None = None) ->
     loaded = images if images is not None else _images(config.data, config, pick_device(config.device))
     if loaded.fingerprint() != facts["data"].get("sha256"):
         raise InputError(f"The images {loaded.name} are not those that {run} learned from; their hashes differ.")
-    if config.init_from and facts.get("initial_weights") != digest(Path(config.init_from)):
+    if config.init_from and facts.get("initial_weights") != fingerprint(Path(config.init_from)):
         raise InputError(f"The encoder in {config.init_from} is not the one that {run} began with; its hash differs.")
     with tempfile.TemporaryDirectory() as folder, _threads(facts.get("hardware")):
         again = replay(config, steps[-1], Path(folder), images=loaded)
@@ -282,6 +282,7 @@ def verify(run: Path | str, *, rows: int = 3, images: ImageSet | None = None) ->
         return Verdict(True, f"{run} is reproduced exactly here: {len(first)} lines, to step {steps[-1]}.")
     there, here = map(json.dumps, different)
     changed = [name for name in ("versions", "hardware", "source") if facts.get(name) != now[name]]
+    changed += ["processes"] if facts.get("processes", 1) != 1 else []
     why = f"what differs here: {', '.join(changed)}" if changed else "versions, hardware and source tree are the same"
     return Verdict(False, f"{run} is not reproduced exactly here: {there} in the run, {here} here; {why}.")
 

@@ -58,7 +58,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         with tempfile.TemporaryDirectory() as base:
             try:
-                seconds = test.try_all(profile, Path(base))
+                cases, seconds = test.made(profile, Path(base))
+                cases()
             except Exception as error:
                 traceback.print_exc()
                 kinds[name] = {"failed": " ".join(str(error).split())[:300] or type(error).__name__}

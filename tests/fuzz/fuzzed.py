@@ -26,8 +26,8 @@ def fuzzed(**strategies: st.SearchStrategy) -> Callable[[Callable], Callable]:
     """A test of `check(folder, **drawn)` for drawn cases; each gets a new empty folder, and is ended if it hangs."""
 
     def wrap(check: Callable) -> Callable:
-        def try_all(profile: settings, base: Path) -> list[float]:
-            """Check cases in folders under `base`; returns each one's seconds."""
+        def made(profile: settings, base: Path) -> tuple[Any, list[float]]:
+            """A function that checks cases in folders under `base`, and the list that each one's seconds go to."""
             seconds: list[float] = []
             number = count()
 
@@ -44,14 +44,13 @@ def fuzzed(**strategies: st.SearchStrategy) -> Callable[[Callable], Callable]:
                     shutil.rmtree(folder)
                 seconds.append(time.perf_counter() - started)
 
-            cases()
-            return seconds
+            return cases, seconds
 
         @pytest.mark.parametrize("profile", ["quick", pytest.param("thorough", marks=pytest.mark.slow)])
         def test(profile: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-            try_all(settings.get_profile(profile), tmp_path_factory.mktemp("cases"))
+            made(settings.get_profile(profile), tmp_path_factory.mktemp("cases"))[0]()
 
-        test.try_all = try_all  # type: ignore[attr-defined]
+        test.made = made  # type: ignore[attr-defined]
         return test
 
     return wrap

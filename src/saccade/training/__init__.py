@@ -1,6 +1,16 @@
 """Training: sites, the loop, checkpoints, precision and devices."""
 
-from .loop import digest, read_weights, replay, run
+from .loop import fingerprint, read_weights, replay, run
 from .model import Model, build, pick_device, pick_precision, train_step
 
-__all__ = ["Model", "build", "digest", "pick_device", "pick_precision", "read_weights", "replay", "run", "train_step"]
+__all__ = [
+    "Model",
+    "build",
+    "fingerprint",
+    "pick_device",
+    "pick_precision",
+    "read_weights",
+    "replay",
+    "run",
+    "train_step",
+]
