@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from saccade.training.folder import surroundings, write_json
 
 KINDS = {
+    "files of a run": (test_files.test_a_file_of_a_run, 4),
     # What is tried, and how many of every 100 cases it gets: more for what takes a millisecond.
     "recipes, of any bytes": (test_configurations.test_a_recipe_of_any_bytes, 8),
     "recipes, of any fields": (test_configurations.test_a_recipe_of_any_mapping, 8),
@@ -34,7 +35,6 @@ KINDS = {
     ".npz files": (test_files.test_an_npz, 20),
     "picture folders": (test_files.test_a_folder_of_pictures, 15),
     "checkpoints": (test_files.test_a_checkpoint, 8),
-    "files of a run": (test_files.test_a_file_of_a_run, 4),
 }
 
 
