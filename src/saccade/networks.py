@@ -6,7 +6,6 @@ that say what they are: `flatten`, `linear` (a convolution, a locally connected 
 """
 
 import copy
-import importlib
 import math
 import re
 from collections import OrderedDict
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import draws
-from .config.grammar import Call, parse_calls
+from .config.grammar import Call, imported, parse_calls
 from .config.names import ACTIVATIONS, NETWORKS
 from .errors import InputError
 
@@ -297,14 +296,3 @@ def _imported(path: str, shape: tuple[int, ...], seed: int, what: str) -> nn.Seq
     module = layers_of(module)
     shapes(module, shape)
     return module
-
-
-def imported(path: str, what: str):
-    """The object at a dotted path. Raises InputError where there is none."""
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"The {what} {path!r} cannot be imported ({error}); it takes the dotted path of something importable."
-        ) from None

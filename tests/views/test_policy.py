@@ -236,3 +236,35 @@ def test_refuses_pictures_that_do_not_fit():
         parse("flip")(pictures(2), keys(3))
     with pytest.raises(InputError, match="at least 1"):
         parse("flip", size=0)
+
+
+def darker(images, keys, by=0.5):
+    return images * (1 - by * draws.uniform(keys, 1)[:, :, None, None])
+
+
+def wrong_shape(images, keys):
+    return images[:, :, ::2]
+
+
+def test_a_deformation_of_ones_own():
+    images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    keys = draws.image_keys(7, torch.arange(4))
+    policy = parse(f"flip(p=0) {__name__}.darker(by=0.2)")
+    expected = images / 255 * (1 - 0.2 * draws.uniform(draws.substream(keys, 1), 1)[:, :, None, None])
+    assert torch.allclose(policy(images, keys), expected)
+    assert torch.equal(policy(images[2:], keys[2:]), policy(images, keys)[2:])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("no.such", "The deformation 'no.such' cannot be imported"),
+        (f"{__name__}.darker(2)", "nor the dotted path"),
+        ("math.pi", "is a float; it takes a function"),
+        (f"{__name__}.darker(much=2)", "cannot be called"),
+        (f"{__name__}.wrong_shape", r"gave \(2, 1, 4, 8\); it takes pictures of shape \(2, 1, 8, 8\)"),
+    ],
+)
+def test_a_deformation_that_is_none_is_refused(text, said):
+    with pytest.raises(InputError, match=said):
+        parse(text)(torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))

@@ -5,6 +5,7 @@ parentheses. Arguments are numbers, `true`, `false`, bare words, quoted strings 
 """
 
 import ast
+import importlib
 import math
 import re
 import warnings
@@ -114,3 +115,14 @@ def _value(node: ast.expr) -> Any:
             raise ValueError
         return node.value
     raise ValueError
+
+
+def imported(path: str, what: str) -> Any:
+    """The object at a dotted path. Raises InputError where there is none."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"The {what} {path!r} cannot be imported ({error}); it takes the dotted path of something importable."
+        ) from None

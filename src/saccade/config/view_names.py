@@ -179,10 +179,12 @@ def resolve(text: str) -> tuple[Call, ...]:
             calls += resolve(written) if written else ()
         elif call.name in DEFORMATIONS:
             calls.append(_checked(call))
+        elif "." in call.name and not call.args:  # a function of the user's own
+            calls.append(call)
         else:
             raise InputError(
                 f"The views name {call.name!r}, which is neither a policy ({', '.join(POLICIES)}) nor a deformation "
-                f"({', '.join(DEFORMATIONS)})."
+                f"({', '.join(DEFORMATIONS)}), nor the dotted path of a function of your own."
             )
     return tuple(calls)
 

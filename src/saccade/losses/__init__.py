@@ -17,14 +17,15 @@ from ..networks import imported
 class Needs:
     """What a loss declares, as attributes of these names; what it leaves out has these values.
 
-    layout: "pair", it is called with the embeddings of two lists of views; "single", with one list and the labels;
-        "patches", with a grid of patches' embeddings, twice.
-    labels: it needs them (they travel to no other loss).
-    head: it wants a linear head; else it reads the feature map.
-    gradient: which lists carry gradient, "ab", "a" or "b"; a list that carries none costs no backward pass.
-    momentum: None, or the decay of a slowly following copy of the network; the loss is then called as
-        loss(z_a, z_b, slow_a, slow_b).
-    reduction: "sum" or "mean" over images; a target's step refers to the gradient of one image's loss.
+    Args:
+        layout: "pair", it is called with the embeddings of two lists of views; "single", with one list and the labels;
+            "patches", with a grid of patches' embeddings, twice.
+        labels: it needs them (they travel to no other loss).
+        head: it wants a linear head; else it reads the feature map.
+        gradient: which lists carry gradient, "ab", "a" or "b"; a list that carries none costs no backward pass.
+        momentum: None, or the decay of a slowly following copy of the network; the loss is then called as
+            loss(z_a, z_b, slow_a, slow_b).
+        reduction: "sum" or "mean" over images; a target's step refers to the gradient of one image's loss.
 
     Two methods are called where a loss has them: `sized(shape)`, once, with the shape of one image's (or patch's)
     embedding, or feature map without a head, to make parameters that depend on it, from torch's global generator, which

@@ -10,8 +10,8 @@ from .common import full
 def simclr(z_a: Tensor, z_b: Tensor, *, temperature: float = 0.1, reduction: str = "sum") -> Tensor:
     """Minus the log of each view's share of similarity that goes to its partner, over both lists (Eq. 1).
 
-    - sum over s of log [ exp(sim(zA_s, zB_s)/tau) / (sum over t != s of exp(sim(zA_s, zA_t)/tau)
-    + sum over all t of exp(sim(zA_s, zB_t)/tau)) ], and the same with A and B exchanged; sim is the cosine.
+    L = -sum over s of log [ exp(sim(zA_s, zB_s)/tau) / (sum over t != s of exp(sim(zA_s, zA_t)/tau) + sum over all t
+    of exp(sim(zA_s, zB_t)/tau)) ], and the same with A and B exchanged; sim is the cosine.
 
     Args:
         z_a, z_b: embeddings of the two lists of views, (batch, width); row s of both is image s.

@@ -19,10 +19,10 @@ _LIST_A, _LIST_B = 1 << 20, (1 << 20) + 1
 class Views:
     """Views of `batch` pictures in one tensor `x`.
 
-    layout "pair":    x (2 * batch, channels, height, width), all of list A, then all of list B
-    layout "single":  x (batch, channels, height, width)
-    layout "patches": x (batch * rows * columns, channels, patch, patch), picture by picture, row by row;
-                      grid is (rows, columns)
+    * layout "pair": x (2 * batch, channels, height, width), all of list A, then all of list B
+    * layout "single": x (batch, channels, height, width)
+    * layout "patches": x (batch * rows * columns, channels, patch, patch), picture by picture, row by row; grid is
+      (rows, columns)
     """
 
     x: Tensor

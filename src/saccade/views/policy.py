@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import draws
-from ..config.grammar import Call
+from ..config.grammar import Call, imported
 from ..config.view_names import resolve
 from ..errors import InputError
 from . import deform
@@ -68,6 +68,9 @@ class Policy:
         if shape[1:] != size and not any(step.name in ("crop", "window") for step in self.steps):
             planned.append((_RESIZE, {}, _whole(keys, shape)))
         for position, step in enumerate(self.steps):
+            if step.name not in _KINDS:
+                planned.append((_own(step.name), step.options, (draws.substream(keys, position),)))
+                continue
             kind = _KINDS[step.name]
             uniform = draws.uniform(draws.substream(keys, position), kind.draws)
             planned.append((kind, step.options, kind.draw(uniform, step.options, shape, size)))
@@ -92,6 +95,9 @@ class Policy:
 def parse(text: str, size: int | None = None) -> Policy:
     """The policy that `text` writes (`config.view_names` lists names, deformations and options).
 
+    A deformation may be the dotted path of a function of one's own, with options: it is called with pictures (batch,
+    channels, height, width), float32 in [0, 1], and keys (batch,), int64, and gives pictures of the same shape.
+
     >>> str(parse("flip grey(p=0.5)", size=32))
     'flip(p=0.5) grey(p=0.5)'
 
@@ -99,11 +105,33 @@ def parse(text: str, size: int | None = None) -> Policy:
     without a size.
     """
     steps = resolve(text)
+    for step in steps:
+        if step.name not in _KINDS:
+            _own(step.name)  # refused here, if it cannot be imported
     if size is not None and size < 1:
         raise InputError(f"The views' size is {size}; it takes a whole number of pixels of at least 1.")
     if size is None and any(step.name == "window" for step in steps):
         raise InputError("The views' window needs the views' size; give a size in pixels, such as 64.")
     return Policy(steps, size)
+
+
+def _own(path: str) -> _Kind:
+    """The user's own deformation at a dotted path."""
+    function = imported(path, "deformation")
+    if not callable(function):
+        raise InputError(f"The deformation {path!r} is a {type(function).__name__}; it takes a function.")
+
+    def apply(x: Tensor, options: dict[str, Any], size: tuple[int, int], keys: Tensor) -> Tensor:
+        try:
+            made = function(x, keys, **options)
+        except TypeError as error:
+            raise InputError(f"The deformation {path} cannot be called: {error}.") from None
+        if not isinstance(made, Tensor) or made.shape != x.shape:
+            got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+            raise InputError(f"The deformation {path} gave {got}; it takes pictures of shape {tuple(x.shape)}.")
+        return made.to(x.dtype)
+
+    return _Kind(0, lambda *_: (), apply)
 
 
 # ------------------------------------------------------------------------------------------- from draws to parameters
