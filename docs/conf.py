@@ -24,7 +24,8 @@ version = release = saccade.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "site"]
 html_theme, html_title = "furo", "saccade"
-html_show_sphinx = False
+html_show_sphinx = html_show_sourcelink = html_copy_source = False
+html_static_path, html_css_files = ["static"], ["equations.css"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"
@@ -97,7 +98,7 @@ def _plain_docstring(app, what, name, obj, options, lines) -> None:
 def _mathml(self, node) -> None:
     block = node.tagname == "math_block"
     made = tex2mathml(node.astext(), as_block=block)
-    self.body.append(f'<div style="overflow-x: auto">{made}</div>' if block else made)  # wide ones scroll on a phone
+    self.body.append(f'<div class="equation">{made}</div>' if block else made)
     raise SkipNode
 
 
