@@ -82,13 +82,25 @@ def test_ties_give_no_error():
 def test_over_time_settles_at_the_steady_rates():
     circuit = Circuit(3, gain=50.0)
     anchor, positive, negative = torch.tensor([[[0.9, -0.4, 0.2]], [[-0.5, 0.3, 0.7]], [[0.6, -0.1, 0.5]]]).double()
-    course = list(circuit.over_time(anchor, positive, negative, steps=200, blank=120))
-    assert len(course) == 3 * 200 + 2 * 120
-    for end, z, phase in ((399, positive, POSITIVE), (719, negative, NEGATIVE)):
+    course = list(circuit.over_time(anchor, positive, negative, steps=300, blank=120))
+    assert len(course) == 4 * 300 + 120
+    for end, z, phase in ((599, positive, POSITIVE), (1019, negative, NEGATIVE)):
         steady = circuit.respond(z, anchor, phase)
-        for name in ("above", "far", "near", "up", "down"):
+        for name in ("kept on", "kept off", "above", "far", "near", "up", "down"):
             torch.testing.assert_close(course[end][name], steady[name], rtol=0, atol=1e-4)
-    assert all(float(course[t][name].abs().max()) < 1e-3 for t in (199, 519, 839) for name in ("up", "down"))
+    assert all(float(course[t][name].abs().max()) < 1e-3 for t in (299, 719, 1319) for name in ("up", "down"))
+
+
+def test_the_memory_loads_without_overshooting_holds_and_forgets():
+    circuit = Circuit(2)
+    anchor, other = torch.tensor([[[0.9, -2.0]], [[-5.0, 0.3]]]).double()
+    course = list(circuit.over_time(anchor, other, other, steps=150, blank=50))
+    kept = torch.cat([rates["kept on"] - rates["kept off"] for rates in course])
+    assert bool((kept.abs() <= anchor.abs() * (1 + 1e-3)).all())
+    assert bool((kept[:150].abs().diff(dim=0) >= -1e-3).all())
+    held = kept[150:500]  # whatever is seen meanwhile
+    torch.testing.assert_close(held, anchor.expand_as(held), rtol=0, atol=5e-3)
+    assert float(kept[-1].abs().max()) < 0.02
 
 
 @pytest.mark.parametrize("options", [{"width": 0}, {"width": 3, "m1": 3.0, "m2": 3.0}, {"width": 3, "gain": 0.4}])

@@ -4,10 +4,13 @@ drawing is not to be had).
 A unit's rate is min(1, [gain * (bias + what it receives)]+). A unit excites whatever it reaches, or inhibits it; weights
 are fixed, and nothing is multiplied but rate by weight. Graded units have gain 1/m2, so that one saturates where its
 coordinate alone puts a pair beyond the larger margin; deciding units have gain G. The one exception are the units that
-carry the embedding, on, off and their inhibitory companions, seen now and kept: their rates are [z]+ and [-z]+ themselves.
+carry the embedding, on and off, seen and kept, with those that load the latter and their inhibitory companions: their
+rates are [z]+ and [-z]+ themselves, without a ceiling.
 
-    seen on, off            [z]+, [-z]+ of the view that is seen; the kept ones hold those of the anchor, from its
-                            presentation to the end of the episode
+    seen on, off            [z]+, [-z]+ of the view that is seen
+    kept on, off            short-term memory of the anchor: each excites itself with weight 1, so that it stays as it is
+    load, unload            [seen - kept]+ excites and [kept - seen]+ inhibits what is kept, until the two are equal;
+                            silent while the memory is to hold. Where nothing is seen, the anchor is forgotten
     above, below            [a - z]+ / m2 and [z - a]+ / m2: opponents, one a coordinate
     sign above, sign below  1 where the difference exceeds 1/G
     far     (inhibitory)    1 where the sum of all differences exceeds m1 by 1/G, after the positive is shown
@@ -32,7 +35,8 @@ from ..data import ImageSet
 from ..errors import InputError
 from ..training.model import Model, build, make_batch
 
-POSITIVE, NEGATIVE = "positive", "negative"  # what is seen while the anchor is kept
+POSITIVE, SACCADE, NEGATIVE = "positive", "saccade", "negative"  # what is seen while the anchor is kept
+_LOADING = 4 / 27  # the largest weight with which the memory reaches what it loads without overshooting
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Circuit:
     m2: float = 3.0
     gain: float = 1000.0
     populations: list[Population] = field(init=False)
+    _excites: dict[str, bool] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.m1 < self.m2 or self.width < 1 or not self.gain * (self.m2 - self.m1) > 1:
@@ -78,11 +83,42 @@ class Circuit:
         m1, m2, gain = self.m1, self.m2, self.gain
         graded, endless = 1 / m2, float("inf")
         silence = m2 * self.width  # no excitation of a deciding unit exceeds it
+        shut = _each("holding", weight=1000 * m2)  # no coordinate exceeds that
         self.populations = [
             # Inhibitory companions: a unit that excites needs one to subtract its rate.
             *(
                 Population(f"{name} companion", False, True, 1.0, inputs=_each(name), ceiling=endless)
                 for name in ("seen on", "seen off", "kept on", "kept off")
+            ),
+            *(
+                population
+                for side in ("on", "off")
+                for population in (
+                    Population(
+                        f"load {side}",
+                        True,
+                        True,
+                        1.0,
+                        inputs=(*_each(f"seen {side}", f"kept {side} companion"), *shut),
+                        ceiling=endless,
+                    ),
+                    Population(
+                        f"unload {side}",
+                        False,
+                        True,
+                        1.0,
+                        inputs=(*_each(f"kept {side}", f"seen {side} companion"), *shut),
+                        ceiling=endless,
+                    ),
+                    Population(
+                        f"kept {side}",
+                        True,
+                        True,
+                        1.0,
+                        inputs=(*_each(f"kept {side}"), *_each(f"load {side}", f"unload {side}", weight=_LOADING)),
+                        ceiling=endless,
+                    ),
+                )
             ),
             Population(
                 "above",
@@ -114,23 +150,23 @@ class Circuit:
             Population("up", True, True, 1.0, inputs=_each("pull up", "push up")),
             Population("down", True, True, 1.0, inputs=_each("pull down", "push down")),
         ]
+        self._excites = {p.name: p.excitatory for p in self.populations}
 
-    def sources(self, z: Tensor, anchor: Tensor, phase: str) -> dict[str, Tensor]:
-        """What comes from outside: the seen and the kept embedding, (batch, width), and whether a saccade was made."""
-        after = float(phase == NEGATIVE)
-        told = {"after saccade": z.new_full((len(z), 1), after), "before saccade": z.new_full((len(z), 1), 1 - after)}
-        return told | {
-            "seen on": z.clamp_min(0),
-            "seen off": (-z).clamp_min(0),
-            "kept on": anchor.clamp_min(0),
-            "kept off": (-anchor).clamp_min(0),
-        }
+    def sources(self, z: Tensor, phase: str | None) -> dict[str, Tensor]:
+        """What comes from outside: the seen embedding, (batch, width), and signals that tell where the episode stands.
+
+        Without a phase nothing is compared, and what is seen is taken into memory.
+        """
+        told = {"after saccade": phase != POSITIVE, "before saccade": phase != NEGATIVE, "holding": phase is not None}
+        signals = {name: z.new_full((len(z), 1), float(on)) for name, on in told.items()}
+        return signals | {"seen on": z.clamp_min(0), "seen off": (-z).clamp_min(0)}
 
     def respond(self, z: Tensor, anchor: Tensor, phase: str) -> dict[str, Tensor]:
         """Every population's steady rates, (batch, width) or (batch, 1), while `z` is seen and `anchor` kept."""
-        rates = self.sources(z, anchor, phase)
+        rates = self.sources(z, phase) | {"kept on": anchor.clamp_min(0), "kept off": (-anchor).clamp_min(0)}
         for population in self.populations:
-            rates[population.name] = self._rate(population, rates)
+            if population.name not in rates:
+                rates[population.name] = self._rate(population, rates)
         return rates
 
     def errors(self, z: Tensor, anchor: Tensor, phase: str) -> Tensor:
@@ -144,29 +180,28 @@ class Circuit:
         positive: Tensor,
         negative: Tensor,
         *,
-        steps: int = 60,
+        steps: int = 100,
         blank: int = 20,
         speed: float = 0.2,
     ) -> Iterator[dict[str, Tensor]]:
         """Rates while an episode runs: the anchor, the positive, a saccade (nothing is seen), the negative; then forgotten.
 
-        Each rate moves by `speed` of its distance to what its inputs ask for, each time step; each view stays for
-        `steps` of them, the saccade takes `blank`.
+        Each rate moves by `speed` of its distance to what its inputs ask for, each time step. Each view stays for `steps`
+        of them, as does the forgetting; the saccade takes `blank`.
         """
         nothing = torch.zeros_like(anchor)
-        shown = [
-            (anchor, nothing, POSITIVE, steps),
-            (positive, anchor, POSITIVE, steps),
-            (nothing, anchor, POSITIVE, blank),
+        shown: list[tuple[Tensor, str | None, int]] = [
+            (anchor, None, steps),
+            (positive, POSITIVE, steps),
+            (nothing, SACCADE, blank),
+            (negative, NEGATIVE, steps),
+            (nothing, None, steps),
         ]
-        shown += [(negative, anchor, NEGATIVE, steps), (nothing, nothing, POSITIVE, blank)]
         rates = {
             p.name: torch.zeros(len(anchor), self.width if p.wide else 1, dtype=anchor.dtype) for p in self.populations
         }
-        for place, (z, kept, phase, length) in enumerate(shown):
-            sources = self.sources(z, kept, phase)
-            if place in (0, 2, 4):  # no comparison is asked for: both deciding units are silenced
-                sources |= {name: torch.ones_like(sources[name]) for name in ("after saccade", "before saccade")}
+        for z, phase, length in shown:
+            sources = self.sources(z, phase)
             for _ in range(length):
                 now = rates | sources
                 rates = {p.name: (1 - speed) * now[p.name] + speed * self._rate(p, now) for p in self.populations}
@@ -180,9 +215,8 @@ class Circuit:
         return (population.gain * torch.as_tensor(received)).clamp(0.0, population.ceiling)
 
     def excites(self, name: str) -> bool:
-        """Whether a population, or a source, excites. What tells of the saccade inhibits."""
-        kinds = {p.name: p.excitatory for p in self.populations}
-        return kinds.get(name, name.startswith(("seen", "kept")))
+        """Whether a population, or a source, excites. What tells where the episode stands inhibits."""
+        return self._excites.get(name, name.startswith("seen"))
 
 
 def learn_by_episodes(config: TrainConfig, images: ImageSet, *, gain: float = 1000.0) -> Model:

@@ -14,25 +14,29 @@ from .page import Block, Facts, Section, Svg
 from .tables import Cell, Spread, Table
 
 _PLACES = {  # of the circuit's populations in its drawing: (column, row)
-    "seen on": (0, 0),
-    "seen off": (0, 1),
-    "kept on": (0, 3),
-    "kept off": (0, 4),
-    "above": (1, 1),
-    "below": (1, 3),
-    "sign above": (2, 0),
-    "sign below": (2, 4),
-    "far": (2, 1.5),
-    "spread": (2, 2.7),
-    "near": (3, 2.7),
-    "shut pull": (3, 1.5),
-    "shut push": (4, 2.7),
-    "pull up": (5, 0),
-    "pull down": (5, 1.3),
-    "push up": (5, 2.7),
-    "push down": (5, 4),
-    "up": (6, 1.3),
-    "down": (6, 2.7),
+    "seen on": (0, 1.4),
+    "seen off": (0, 3.6),
+    "load on": (1, 2),
+    "unload on": (1, 3),
+    "load off": (1, 4.1),
+    "unload off": (1, 5.1),
+    "kept on": (2, 2.5),
+    "kept off": (2, 4.6),
+    "above": (3, 0.8),
+    "below": (3, 3.4),
+    "sign above": (4, 0),
+    "sign below": (4, 4.4),
+    "far": (4, 1.5),
+    "spread": (4, 2.9),
+    "near": (5, 2.9),
+    "shut pull": (5, 1.5),
+    "shut push": (6, 2.9),
+    "pull up": (7, 0),
+    "pull down": (7, 1.5),
+    "push up": (7, 2.9),
+    "push down": (7, 4.4),
+    "up": (8, 1.5),
+    "down": (8, 2.9),
 }
 
 NOTES = [
@@ -154,13 +158,13 @@ def sections(audited: Sequence[Audited], names: Sequence[str], caption: str) -> 
 
 
 def circuit_drawing(circuit: Circuit) -> str:
-    """The circuit: excitatory populations as circles, inhibitory ones as squares; arrows excite, dots inhibit.
+    """The circuit: excitatory populations as circles, inhibitory ones as squares; arrows excite, bars inhibit.
 
-    The inhibitory companions of the embedding's units, which subtract what these add, stand for them by a dot.
+    The inhibitory companions of the embedding's units are left out: what they inhibit is inhibited by the unit itself.
     """
     with figures._figure(4.2) as figure:
         axes = figure.subplots()
-        at = {name: (1.25 * column, -float(row)) for name, (column, row) in _PLACES.items()}
+        at = {name: (1.1 * column, -float(row)) for name, (column, row) in _PLACES.items()}
         for population in circuit.populations:
             for source, _, _ in population.inputs if population.name in at else ():
                 name = source.removesuffix(" companion")
@@ -172,7 +176,11 @@ def circuit_drawing(circuit: Circuit) -> str:
                 style["arrowstyle"] = "-|>" if excites else "|-|,widthA=0,widthB=0.25"
                 bend = 0.08 if excites else -0.08
                 style["connectionstyle"] = f"arc3,rad={bend}"
-                axes.annotate("", at[population.name], at[name], arrowprops=style)
+                start, end = at[name], at[population.name]
+                if start == end:  # a memory excites itself
+                    start, end = (start[0] - 0.12, start[1] + 0.1), (end[0] + 0.12, end[1] + 0.1)
+                    style |= {"connectionstyle": "arc3,rad=-2.2", "shrinkA": 3, "shrinkB": 3}
+                axes.annotate("", end, start, arrowprops=style)
         for name, (x, y) in at.items():
             excites = circuit.excites(name)
             colour = figures.COLOURS[0] if excites else figures.COLOURS[1]
@@ -180,18 +188,19 @@ def circuit_drawing(circuit: Circuit) -> str:
                 x, y, "o" if excites else "s", markersize=13, color="white", markeredgecolor=colour, markeredgewidth=1.6
             )
             axes.annotate(name, (x, y), (0, -15), textcoords="offset points", ha="center", fontsize=7.5)
-        axes.set_xlim(-0.6, 8.1)
-        axes.set_ylim(-4.7, 0.5)
+        axes.set_xlim(-0.5, 9.3)
+        axes.set_ylim(-5.7, 0.5)
         axes.axis("off")
         return figures._svg(figure)
 
 
 def circuit_activity(circuit: Circuit, anchor: Tensor, positive: Tensor, negative: Tensor) -> str:
     """Rates over one episode: anchor, positive, saccade, negative; embeddings (width,), of which two units are shown."""
-    steps, blank = 60, 20
+    steps, blank = 100, 40
     course = list(circuit.over_time(anchor[None], positive[None], negative[None], steps=steps, blank=blank))
     rows = {
         "seen": [("seen on", 0), ("seen off", 0)],
+        "memory": [("kept on", 0), ("kept off", 0)],
         "difference": [("above", 0), ("below", 0)],
         "decision": [("far", 0), ("near", 0)],
         "error, unit 1": [("up", 0), ("down", 0)],
@@ -208,7 +217,7 @@ def circuit_activity(circuit: Circuit, anchor: Tensor, positive: Tensor, negativ
             for edge in (steps, 2 * steps, 2 * steps + blank, 3 * steps + blank):
                 axes.axvline(edge, color="#5a6470", linewidth=0.8, linestyle=":")
             axes.margins(y=0.15)
-        middles = [steps / 2, 1.5 * steps, 2 * steps + blank / 2, 2.5 * steps + blank, 3 * steps + 1.5 * blank]
+        middles = [steps / 2, 1.5 * steps, 2 * steps + blank / 2, 2.5 * steps + blank, 3.5 * steps + blank]
         panels[-1].set_xticks(middles, ["anchor", "positive", "saccade", "negative", "forgotten"], fontsize=7)
         return figures._svg(figure)
 
@@ -220,12 +229,12 @@ def circuit_section() -> Section:
     )
     circuit = Circuit(3, gain=20.0)
     drawn = (
-        "The hinge as a circuit. Circles excite (arrows), squares inhibit (bars). Units of the embedding reach above and "
-        "below twice: once themselves, once through an inhibitory companion."
+        "The hinge as a circuit. Circles excite (arrows), squares inhibit (bars). Where a circle inhibits, it does so through "
+        "an inhibitory companion, which is not drawn, nor are the signals that tell where the episode stands."
     )
     shown = (
-        "One episode: a positive farther than m1 is pulled to the anchor, a negative nearer than m2 is pushed away; "
-        "between them, and when nothing is compared, no error."
+        "One episode: the anchor is taken into memory; a positive farther than m1 is pulled to it, a negative nearer than m2 "
+        "pushed away; then it is forgotten. Where nothing is compared, there is no error."
     )
     blocks: list[Block] = [Svg(circuit_drawing(circuit), drawn)]
     blocks.append(Svg(circuit_activity(circuit, anchor, positive, negative), shown))
