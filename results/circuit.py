@@ -1,6 +1,7 @@
 """The hinge as a circuit against the hinge as a loss, on handwritten digits: layer-wise random feedback, SGD, one negative.
 
-Run it from the repository's root: python results/circuit.py. Minutes on one core; writes results/circuit.json.
+Run it from the repository's root: python results/circuit.py, or with seeds, such as python results/circuit.py 3 4. Two
+minutes a seed on one core; writes results/circuit/seedK.json, and leaves those that are there as they are.
 
 All ways start from the same weights and see the same views in the same order. The batch loss updates once a batch of 50; the
 circuit image after image, on the positive and again on the negative. Backpropagation of the batch loss stands beside them, to
@@ -21,7 +22,6 @@ import torch
 from saccade.config.run import TrainConfig
 from saccade.data import load
 from saccade.evaluation.probe import deformation, probe
-from saccade.parallel import side_by_side
 from saccade.plausibility.circuit import learn_by_episodes
 from saccade.training import Model, build, train_step
 from saccade.training.folder import surroundings, write_json
@@ -41,8 +41,6 @@ CONFIG = TrainConfig(
     precision="float32",
     device="cpu",
 )
-SEEDS = 5
-COMMAND = "python results/circuit.py"
 
 
 def by_batches(config: TrainConfig, images: Any) -> Model:
@@ -70,21 +68,19 @@ def score(model: Model, train: Any, test: Any, seed: int) -> dict[str, float]:
     return {"embedding": embedding.accuracy, "features": features.accuracy}
 
 
-def run(task: tuple[str, int], report: Any) -> dict[str, float]:
-    way, seed = task
+def compare(seed: int) -> dict[str, Any]:
     train, test = load("digits:train"), load("digits:test")
-    found = score(WAYS[way](replace(CONFIG, seed=seed), train), train, test, seed)
-    print(way, seed, found, flush=True)
-    return found
+    accuracy = {}
+    for name, way in WAYS.items():
+        accuracy[name] = score(way(replace(CONFIG, seed=seed), train), train, test, seed)
+        print(seed, name, accuracy[name], flush=True)
+    return {"seed": seed, "accuracy": accuracy, "config": asdict(CONFIG)}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    workers = int(sys.argv[sys.argv.index("--workers") + 1]) if "--workers" in sys.argv else None
-    tasks = {f"{way} {seed}": (way, seed) for seed in range(SEEDS) for way in WAYS}
-    found = side_by_side(run, tasks, workers=workers)
-    accuracy = {
-        way: {what: [found[f"{way} {seed}"][what] for seed in range(SEEDS)] for what in ("embedding", "features")}
-        for way in WAYS
-    }
-    write_json(Path("results/circuit.json"), {"accuracy": accuracy, "config": asdict(CONFIG)} | surroundings() | {"command": COMMAND})
+    for seed in map(int, sys.argv[1:] or range(5)):
+        path = Path(f"results/circuit/seed{seed}.json")
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            write_json(path, compare(seed) | surroundings() | {"command": "python results/circuit.py"})

@@ -5,11 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from saccade.paper import SCALES, TABLES, results
+from saccade.paper.audits import audited
+from saccade.plausibility.verdict import Report
 from saccade.quickstart import as_bars, as_table
+from saccade.report.audit import circuit_section, matrix, plausibility_against_performance
 from saccade.report.tables import Table, spread, to_markdown
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+
+FIGURE = """\
+`saccade audit --all` runs each configuration of the paper's Tables 1 and 2 and finds which of the paper's four conditions of
+biological plausibility it violates ([how, and the verdicts](docs/audit.md)).
+
+![Accuracy over the number of violated conditions](docs/plausibility.svg)
+"""
 
 
 def hardware(found: dict[str, Any]) -> str:
@@ -67,10 +77,44 @@ def fuzz(found: dict[str, Any]) -> str:
     return f"{table}\n{said}\n"
 
 
-def put(path: Path, parts: list[str]) -> None:
+def put(path: Path, parts: list[str], begin: str = BEGIN, end: str = END) -> None:
     """The parts between a file's two marks."""
-    before, _, rest = path.read_text().partition(BEGIN)
-    path.write_text(before + BEGIN + "\n" + "\n".join(parts) + END + rest.partition(END)[2])
+    before, _, rest = path.read_text().partition(begin)
+    path.write_text(before + begin + "\n" + "\n".join(parts) + end + rest.partition(end)[2])
+
+
+def circuit(found: list[dict[str, Any]]) -> str:
+    """The circuit against the batch loss, and their differences seed by seed."""
+    first = found[0]
+    rows: list[list[Any]] = []
+    for way, scores in first["accuracy"].items():
+        rows.append([way, *(spread(run["accuracy"][way][what] for run in found) for what in scores)])
+    both = [[run["accuracy"][way] for run in found] for way in ("batch loss", "circuit, image after image")]
+    less = [spread(c[what] - b[what] for b, c in zip(*both, strict=True)) for what in ("embedding", "features")]
+    rows.append(["circuit less batch loss, seed by seed", *less])
+    caption = (
+        "Test accuracy (%) on 500 deformed handwritten digits of probes fitted on 1,297 plain ones: of the embedding that the "
+        "output layer gives, and of the features below it"
+    )
+    config = first["config"]
+    shown = ", ".join(f"{name} {config[name]}" for name in ("schedule", "rule", "optimizer", "rate", "epochs", "batch"))
+    table = to_markdown(Table(["", "embedding", "features"], rows, caption))
+    return (
+        f"{table}\n`{first['command']}`, {first['date'][:10]}, {hardware(first)}. Network `{config['network']}`, head "
+        f"`{config['head']}`, `{config['loss']}`; {shown}.\n"
+    )
+
+
+def audits(made: dict[str, Any]) -> str:
+    """Verdicts beside the accuracies that there are now, the figure of both, and the circuit's."""
+    reports = {key: Report.from_dict(one["audit"]) for key, one in made["audits"].items() if one["audit"]}
+    found = audited(HERE, reports)
+    docs = HERE.parent / "docs"
+    (docs / "plausibility.svg").write_text(plausibility_against_performance(found))
+    for name, block in zip(("circuit", "circuit-activity"), circuit_section().blocks, strict=True):
+        (docs / f"{name}.svg").write_text(block.svg)
+    said = f"`{made['command']}`, {made['date'][:10]}, {hardware(made)}; accuracies: the JSON files under `results/`."
+    return f"{to_markdown(matrix(found, 'What each configuration of the tables meets'))}\n{said}\n"
 
 
 def render() -> None:
@@ -89,6 +133,13 @@ def render() -> None:
             if any((HERE / name / scale.name).glob("*.json")):
                 shown = to_markdown(results(table, scale, HERE))
                 parts.append(f"### {name.capitalize()}, {scale.name} scale\n\n{shown}")
+    about = HERE.parent / "docs" / "audit.md"
+    if (path := HERE / "audit.json").exists():
+        put(about, [audits(json.loads(path.read_text()))], "<!-- audits -->", "<!-- end of audits -->")
+        parts.append("### Plausibility against performance\n\n" + FIGURE)
+    if paths := sorted((HERE / "circuit").glob("seed*.json")):
+        text = circuit([json.loads(path.read_text()) for path in paths])
+        put(about, [text], "<!-- circuit -->", "<!-- end of circuit -->")
     put(HERE.parent / "README.md", parts)
 
 

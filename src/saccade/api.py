@@ -28,15 +28,14 @@ from .evaluation.probe import ProbeResult, deformation
 from .evaluation.probe import probe as probe_encoder
 from .losses import make as make_loss
 from .losses import needs
-from .paper import SCALES, TABLES
-from .paper import results as paper_results
+from .paper.audits import audited
 from .plausibility.audit import audit as run_audit
+from .plausibility.own import named
 from .plausibility.verdict import Report
 from .report import figures
 from .report.audit import Audited
 from .report.page import Block, Picture, Section, Svg, write_page
 from .report.run import run_sections
-from .report.tables import Spread
 from .training import build, fingerprint, pick_device, pick_precision, read_weights, replay, train_step
 from .training import run as run_training
 from .training.folder import add_probes, read_config, read_facts, read_metrics, surroundings
@@ -336,66 +335,53 @@ def page(run: Path | str) -> Path:
     return path
 
 
-def audit(config: TrainConfig | str | None = None, *, images: ImageSet | None = None, **options: Any) -> Report:
+def audit(
+    config: TrainConfig | str | None = None, *, images: ImageSet | None = None, steps: int = 3, **options: Any
+) -> Report:
     """Which of the paper's plausibility conditions a configuration meets, found by running a few of its steps.
 
-    `config` and `options` are those of `train`. `images` stand in for the configured data; where those are not to be had
-    either, the built-in digits do, for no verdict hangs on what the images show.
+    `config` and `options` are those of `train`; loss, rule, schedule and network may be Python objects too: a function, a
+    class, or a module, of which a copy is run. `images` stand in for the configured data; where those are not to be had
+    either, the built-in digits do, for no verdict hangs on what the images show. Each site learns for `steps` steps.
+
+    >>> import torch
+    >>> def squared(z_a, z_b):
+    ...     return ((z_a.detach() - z_b) ** 2).sum()
+    >>> report = audit(network=torch.nn.Sequential(torch.nn.Conv2d(3, 4, 5), torch.nn.ReLU()), loss=squared, rule="rf")
+    >>> report.verdict("asymmetric")
+    'met'
 
     Raises InputError for what cannot be trained.
     """
     if not isinstance(config, TrainConfig):
         config = TrainConfig() if config is None else recipe(config)
-    config = from_dict(asdict(config) | options, "audit")
-    check(config)
-    if images is None:
-        try:
-            images = load_images(config.data, root=config.data_root)
-        except InputError:
-            images = load_images("digits")
-    return run_audit(config, images)
+    with named(options) as (texts, names):
+        config = from_dict(asdict(config) | texts, "audit")
+        check(config)
+        if images is None:
+            try:
+                images = load_images(config.data, root=config.data_root)
+            except InputError:
+                images = load_images("digits")
+        report = run_audit(config, images, steps)
+    for part, name in names.items():
+        report.configuration[part] = name
+        report.setting = report.setting.replace(texts[part], name)
+    return report
 
 
 def audit_tables(
-    results: Path | str = "results", *, progress: Callable[[str, int, int], None] | None = None
+    results: Path | str = "results",
+    *,
+    steps: int = 3,
+    workers: int | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> list[Audited]:
-    """Audit every trained cell of the paper's tables, and last the configuration that meets all conditions.
+    """Audit each configuration that the paper's Tables 1 and 2 train, side by side, and the one that meets all conditions.
 
-    Accuracies are those under `results`, of the largest scale that has any.
+    Accuracies are those in the JSON files under `results`. `workers` is the number of processes (default: one a core).
     """
-    images = load_images("digits")
-    found = {name: _accuracies(name, Path(results)) for name in TABLES}
-    plain = {"network": "cifar", "views": "paper"}
-    audited = []
-    cells = [(table, cell) for table in TABLES.values() for cell in table.cells if cell.trained]
-    for number, (table, cell) in enumerate(cells):
-        if progress:
-            progress("cells", number, len(cells) + 1)
-        report = audit(images=images, **(plain | cell.options))
-        accuracy = found[table.name].get((*cell.row, cell.column))
-        audited.append(Audited((*cell.row, cell.column), report, accuracy, cell.published))
-    best = {"loss": "hinge(negatives=1, block=true)", "schedule": "rll", "rule": "rf", "optimizer": "sgd"}
-    audited.append(
-        Audited(("hinge", "RLL", "RF", "gradient block, 1 negative, SGD"), audit(images=images, **(plain | best)))
-    )
-    if progress:
-        progress("cells", len(cells) + 1, len(cells) + 1)
-    return audited
-
-
-def _accuracies(table: str, results: Path) -> dict[tuple[str, ...], Spread]:
-    """Our accuracies of a table's cells, by row and column, at the first scale that has any."""
-    for scale in SCALES.values():
-        shown = paper_results(TABLES[table], scale, results)
-        names = len(TABLES[table].names)
-        cells = {
-            (*row[:names], column): row[names + 2 * k]
-            for row in shown.rows
-            for k, column in enumerate(TABLES[table].columns)
-        }
-        if found := {key: cell for key, cell in cells.items() if isinstance(cell, Spread)}:
-            return found  # type: ignore[return-value]
-    return {}
+    return audited(Path(results), steps=steps, workers=workers, progress=progress)
 
 
 def dry_run(config: TrainConfig) -> str:

@@ -271,8 +271,11 @@ def _audit(argv: list[str]) -> int:
     parser = _parser("audit", usage="saccade audit [RECIPE] [options]", epilog=epilog)
     parser.add_argument("--config", action="config", help="a recipe; saccade audit RECIPE is the same")
     parser.add_class_arguments(TrainConfig, nested_key=None)
-    parser.add_argument("--all", type=bool, default=False, help="every cell of the paper's tables")
-    parser.add_argument("--results", type=str, default="results", help="folder of the accuracies beside them")
+    parser.add_argument("--all", type=bool, default=False, help="every cell of the paper's tables, and nothing else")
+    parser.add_argument(
+        "--results", type=str | None, default=None, help="with --all: folder of the accuracies (results)"
+    )
+    parser.add_argument("--steps", type=int, default=3, help="real steps that each layer or network learns for")
     parser.add_argument("--format", type=str, default="terminal", help="terminal, markdown or json")
     parser.add_argument("--page", type=str | None, default=None, help="write an HTML page to this file")
     parser.add_argument("--quiet", type=bool, default=False, help="no progress")
@@ -281,40 +284,46 @@ def _audit(argv: list[str]) -> int:
         argv = ["--config", str(recipes().get(argv[0], argv[0])), *argv[1:]]
     given = _parse(parser, argv).as_dict()
     given.pop("config", None)
-    every, results, form, page, quiet = (given.pop(name) for name in ("all", "results", "format", "page", "quiet"))
+    every, results, steps, form, page, quiet = (
+        given.pop(name) for name in ("all", "results", "steps", "format", "page", "quiet")
+    )
     if form not in ("terminal", "markdown", "json"):
         raise InputError(f"Unknown format {form!r}; it takes terminal, markdown or json.")
+    if every and TrainConfig(**given) != TrainConfig():
+        raise InputError("--all audits the paper's tables; it takes no recipe and no option of a run.")
+    if results is not None and not every:
+        raise InputError("--results goes with --all, which sets accuracies beside the paper's cells.")
     target = None if page is None else _writable(page)
+    import json
+
     from . import api, progress
     from .report import audit as report
     from .report.tables import to_markdown, to_terminal
+    from .training.folder import surroundings
 
-    if every:
-        with progress.steps(quiet) as update:
-            audited = api.audit_tables(results, progress=update)
-    else:
-        audited = [report.Audited((), api.audit(TrainConfig(**given)))]
     caption = "What each configuration needs, found by running a thin copy of it"
-    names = ("loss", "learning", "update", "variant")
-    if form == "json":
-        import json
-
-        print(json.dumps([report.as_data(one) for one in audited], indent=2))
+    if every:
+        with progress.share("audits", quiet) as update:
+            audited = api.audit_tables(results or "results", steps=steps, progress=update)
+        table, data = report.matrix(audited, caption), report.as_data(audited)
+        sections = report.sections(audited, caption)
+        facts = {}
     else:
-        table = report.matrix(audited, names, caption) if every else report.verdicts(audited[0].report)
-        if form == "markdown":
-            print(to_markdown(table), end="")
-        else:
-            _console().print(to_terminal(table))
-        if not every:
-            for name, fact in report.facts(audited[0].report).items():
-                print(
-                    f"{'* ' if form == 'markdown' else ''}{name}: {'; '.join(fact) if isinstance(fact, list) else fact}"
-                )
+        found = api.audit(TrainConfig(**given), steps=steps)
+        table, data, facts = report.verdicts(found), found.as_dict(), report.facts(found)
+        sections = [report.section(found, found.name)]
+    if form == "json":
+        print(json.dumps(data | surroundings(), indent=1))
+    elif form == "markdown":
+        print(to_markdown(table), end="")
+    else:
+        _console().print(to_terminal(table))
+    for name, fact in facts.items() if form != "json" else ():
+        print(f"{'* ' if form == 'markdown' else ''}{name}: {'; '.join(fact) if isinstance(fact, list) else fact}")
     if target is not None:
         from .report.page import write_page
 
-        write_page(target, "Plausibility audit", caption, report.sections(audited, names, caption))
+        write_page(target, "Plausibility audit", caption, sections)
         print(f"page  {target}", file=sys.stderr)
     return 0
 

@@ -1,6 +1,8 @@
 """The audit against the verdicts written down before it, and against hand-made violators. Misses and false accusations
 are counted in the output."""
 
+from dataclasses import replace
+
 import pytest
 import violators
 from expected import BASELINES, FEEDBACK, ONE, OTHERS, TABLE_1, TABLE_2, violations
@@ -62,8 +64,6 @@ def _judged(name, images):
 
 
 def test_violators_and_the_innocent(images, capsys):
-    from dataclasses import replace
-
     from saccade.plausibility.audit import stand_in
 
     images = replace(stand_in(images), labels=images.labels.clone())
@@ -148,3 +148,49 @@ def test_thinned():
 def test_what_cannot_train_is_refused(images):
     with pytest.raises(InputError, match="negatives=-1"):
         audit(_config(("hinge(negatives=-1)", "e2e", "bp", "sgd")), images)
+
+
+def test_objects_in_place_of_names(images):
+    """A loss, a rule, a schedule and a network given as they are, judged as under their dotted paths."""
+    from saccade import audit as audit_objects
+    from saccade.plausibility import own
+    from saccade.schedules import Simultaneous
+
+    rule = violators.CopiedFeedback()
+    network = violators.normalizing_network()
+    weights = [p.clone() for p in network.parameters()]
+    report = audit_objects(
+        images=images,
+        network=network,
+        loss=violators.QueueHinge(),
+        rule=rule,
+        schedule=Simultaneous(block=10),
+        optimizer="sgd",
+    )
+    assert report.violations() >= {
+        ("network", "time"),
+        ("network", "simple"),
+        ("loss", "time"),
+        ("rule", "asymmetric"),
+    }
+    assert report.configuration["loss"] == "violators.QueueHinge"
+    assert "violators" not in report.setting and "torch.nn.modules.container.Sequential" in report.setting
+    assert all(a.equal(b) for a, b in zip(weights, network.parameters(), strict=True))
+    assert not hasattr(own, "loss")
+    function = audit_objects(images=images, network=network, loss=violators.hinge, rule=violators.SameStart)
+    assert ("rule", "asymmetric") in function.violations()
+    assert not {part for part, _ in function.violations()} & {"loss"}
+    with pytest.raises(InputError, match="The loss is 3"):
+        audit_objects(loss=3)
+
+
+def test_angles_over_time(images):
+    """Under Kolen and Pollack's rule the angle falls at every step; random feedback's moves with the weights alone."""
+    stack = "flatten linear64 tanh | linear48 tanh"
+    config = _config((ONE, "e2e", "kolen-pollack", "sgd(weight_decay=0.5)"), stack)
+    report = audit(replace(config, rate=0.1), images, steps=6)
+    assert report.angles
+    for angles in report.angles.values():
+        assert len(angles) == 7
+        assert angles == sorted(angles, reverse=True) and angles[-1] < angles[0] - 1
+    assert all("degrees over time" in remark for remark in report.remarks)

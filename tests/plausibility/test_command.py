@@ -1,5 +1,9 @@
 """The command `saccade audit`."""
 
+import json
+
+import pytest
+
 from saccade.cli import main
 
 
@@ -11,6 +15,22 @@ def test_audit(capsys, tmp_path):
     assert "| (iii) no symmetric connections | rule | met |" in shown
     assert "no symmetric connections" in page.read_text()
     assert main(["audit", *stack, "--format", "json"]) == 0
-    assert '"asymmetric": "violated"' in capsys.readouterr().out
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["verdicts"]["asymmetric"] == "violated"
+    assert {"command", "date", "hardware"} <= set(shown)
     assert main(["audit", *stack, "--format", "pdf"]) == 2
     assert "terminal, markdown or json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--all", "true", "--rule", "rf"], "no option of a run"),
+        (["digits", "--all", "true"], "no recipe"),
+        (["digits", "--results", "elsewhere"], "goes with --all"),
+        (["digits", "--steps", "0"], "steps is 0"),
+    ],
+)
+def test_what_goes_together(options, said, capsys):
+    assert main(["audit", *options]) == 2
+    assert said in capsys.readouterr().err

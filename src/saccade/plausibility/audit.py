@@ -15,6 +15,7 @@ from .. import measures
 from ..config.names import NETWORKS
 from ..config.run import TrainConfig, head_of
 from ..data import ImageSet, load
+from ..errors import InputError
 from ..networks import output_shape
 from ..rules.site import Batch
 from ..training.model import Model, build, make_batch, train_step
@@ -24,22 +25,24 @@ from .operations import complexity
 from .trace import Trace
 from .verdict import MET, UNDECIDED, VIOLATED, Finding, Report, Undecided
 
-_STEPS = 3  # real steps that each site learns for
+STEPS = 3  # real steps that each site learns for
 _THIN = 8  # a thin network has an eighth of the channels
 
 
-def audit(config: TrainConfig, images: ImageSet | None = None) -> Report:
+def audit(config: TrainConfig, images: ImageSet | None = None, steps: int = STEPS) -> Report:
     """Which of the paper's conditions the parts of a configuration meet, found by running it.
 
     The network is thinned: the same layers with an eighth of their channels, a small batch, 32 pixels a side, float64,
     on the processor; no condition hangs on these. A network given by a dotted path stays as it is. `images` stand in
-    for the configured ones.
+    for the configured ones. Each site learns for `steps` real steps, over which feedback weights are followed.
 
     Raises InputError for a configuration that cannot be trained.
     """
+    if not 1 <= steps <= 10_000:
+        raise InputError(f"steps is {steps}; it takes a whole number of at least 1, at most 10,000.")
     started = time.perf_counter()
     images = stand_in(images if images is not None else load(config.data, root=config.data_root))
-    small = thinned(config, len(images))
+    small = thinned(config, len(images), steps)
     model = build(small, images)
     batch = loss.fitting_batch(model.sites[-1], _embedding_shape(model), 4 if _patches(model) else 8)
     if batch != small.batch:
@@ -47,7 +50,7 @@ def audit(config: TrainConfig, images: ImageSet | None = None) -> Report:
         model = build(small, images)
     setting = (
         f"{small.network}; {len(model.sites)} site{'s' * (len(model.sites) > 1)}, batch {small.batch}, views of "
-        f"{'x'.join(map(str, model.shape))}, {images.name}, float64, {_STEPS} steps a site"
+        f"{'x'.join(map(str, model.shape))}, {images.name}, float64, {steps} steps a site"
     )
     report = Report(asdict(config), setting)
     try:
@@ -60,17 +63,21 @@ def audit(config: TrainConfig, images: ImageSet | None = None) -> Report:
     _peeking(report, model, images, worlds)
     start = {name: p.detach().clone() for name, p in model.modules().named_parameters()}
     feedback = _feedback(report, model, worlds, start)
-    steps = _steps(model)
-    for step in steps:
-        train_step(model, images, step)
-    report.remarks = _converging(feedback, model, start)
+    turns = _steps(model, steps)
+    series: dict[str, list[float]] = {name: [] for name in feedback}
+    for step in [None, *turns]:
+        if step is not None:
+            train_step(model, images, step)
+        _measure(series, feedback, model)
+    report.angles = {name: angles for name, angles in series.items() if angles}
+    report.remarks = _converging(feedback, model, start, report.angles)
     report.needs = _needs(model, worlds, facts)
-    report.beyond = _beyond(model, worlds, facts, start, len(steps))
+    report.beyond = _beyond(model, worlds, facts, start, len(turns))
     report.seconds = time.perf_counter() - started
     return report
 
 
-def thinned(config: TrainConfig, available: int) -> TrainConfig:
+def thinned(config: TrainConfig, available: int, steps: int = STEPS) -> TrainConfig:
     """The configuration with a thin network, small views and a small batch, in float64."""
 
     def thin(spec: str, divide: int) -> str:
@@ -84,7 +91,7 @@ def thinned(config: TrainConfig, available: int) -> TrainConfig:
         head=re.sub(r"linear\d+", "linear13", head_of(config)),
         size=config.size if dotted else 32,
         batch=min(config.batch, available, 8),
-        epochs=_STEPS,
+        epochs=steps,
         device="cpu",
         precision="float64",
         diagnostics=0,
@@ -143,13 +150,13 @@ def _turns(model: Model) -> list[tuple[int, ...]]:
     ]
 
 
-def _steps(model: Model) -> list[int]:
-    """Steps after which every site has learned a few times."""
+def _steps(model: Model, each: int) -> list[int]:
+    """Steps after which every site has learned `each` times."""
     found: list[int] = []
     turns = _turns(model)
     for site in range(len(model.sites)):
         mine = [step for step, turn in enumerate(turns) if site in turn]
-        found += mine[:_STEPS]
+        found += mine[:each]
     return sorted(set(found))
 
 
@@ -286,8 +293,18 @@ def _same_values(x: Tensor, weight: Tensor) -> bool:
     return bool(torch.allclose(a, b, rtol=1e-6, atol=1e-9))
 
 
-def _converging(feedback: dict[str, Any], model: Model, start: dict[str, Tensor]) -> list[str]:
-    """What became of each feedback tensor and the angle to its forward weights over the real steps."""
+def _measure(series: dict[str, list[float]], feedback: dict[str, Any], model: Model) -> None:
+    """Append the angle of each feedback tensor to its forward weights, where their shapes agree."""
+    forward = dict(model.modules().named_parameters())
+    for description, (now, _, weight) in feedback.items():
+        if now.shape == forward[weight].shape:
+            series[description].append(measures.angle(now.detach(), forward[weight].detach()))
+
+
+def _converging(
+    feedback: dict[str, Any], model: Model, start: dict[str, Tensor], angles: dict[str, list[float]]
+) -> list[str]:
+    """What became of each feedback tensor, and its angle to the forward weights over the real steps."""
     forward = dict(model.modules().named_parameters())
     remarks = []
     for description, (now, before, weight) in feedback.items():
@@ -296,7 +313,6 @@ def _converging(feedback: dict[str, Any], model: Model, start: dict[str, Tensor]
             if torch.equal(b0, b1):
                 remarks.append(f"{description}: fixed")
             continue
-        angles = [measures.angle(b0, w0), measures.angle(b1, w1)]
         gap0, gap1 = w0 - b0, w1 - b1
         shrunk = float((gap0 * gap1).sum() / gap0.square().sum())
         drift = float((gap1 - gap0).norm() / (w1 - w0).norm().clamp_min(1e-30))
@@ -309,7 +325,9 @@ def _converging(feedback: dict[str, Any], model: Model, start: dict[str, Tensor]
             kind = f"converging, not transported: its difference to the weights shrank to {shrunk:.6f} of itself"
         else:
             kind = "learned by itself"
-        remarks.append(f"{description}: {kind}; angle {angles[0]:.2f} degrees, then {angles[1]:.2f}")
+        course = angles[description]
+        shown = [course[k * (len(course) - 1) // 3] for k in range(4)]
+        remarks.append(f"{description}: {kind}; angle {', '.join(f'{a:.2f}' for a in shown)} degrees over time")
     return remarks
 
 

@@ -34,7 +34,8 @@ class Report:
     """An audit: its findings, one a part and condition that it was examined under, and facts without verdict.
 
     `needs` says what must be remembered, who waits for whom and how many phases a step has; `beyond` is what the paper's
-    four conditions do not ask; `setting` is what was run.
+    four conditions do not ask; `remarks` say what became of feedback weights, and `angles` are theirs to the forward
+    weights, in degrees, at the start and after each real step; `setting` is what was run.
     """
 
     configuration: dict[str, Any]
@@ -43,6 +44,7 @@ class Report:
     needs: dict[str, Any] = field(default_factory=dict)
     beyond: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    angles: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -66,3 +68,9 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         verdicts = {condition: self.verdict(condition) for condition in CONDITIONS}
         return {"name": self.name, "verdicts": verdicts} | asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Report":
+        """The report that `as_dict` made."""
+        own = {name: data[name] for name in cls.__dataclass_fields__}
+        return cls(**own | {"findings": [Finding(**one) for one in data["findings"]]})

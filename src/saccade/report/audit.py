@@ -1,7 +1,7 @@
 """Audits as tables, figures and sections of a page."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -43,17 +43,40 @@ NOTES = [
     "(ii) of the optimizer stands apart: Adam divides, each synapse by itself.",
     "A verdict on (iii) asks whether weights are transported; of feedback that comes to resemble them, it is said beside it.",
 ]
+_HEADS = {
+    "space": "(i) space",
+    "time": "(i) time",
+    "simple": "(ii) simple",
+    "asymmetric": "(iii) asymmetric",
+    "unsupervised": "(iv) unsupervised",
+    "optimizer": "(ii) optimizer",
+}
+_MARKERS = "os^Dv"
 _LEARNING = tuple(part for part in PARTS if part != "optimizer")
 
 
 @dataclass(frozen=True)
 class Audited:
-    """An audit and the accuracies (%) that go with it: ours, published."""
+    """A configuration of one of the paper's tables, its audit, and the test accuracies (%) that go with it.
 
+    `key` is the table's name and the cell's, with a slash between; `label` is loss, learning, update, variant; `ours` are
+    accuracies by scale. The random encoder, where nothing learns, has no report.
+    """
+
+    key: str
     label: tuple[str, ...]
-    report: Report
-    accuracy: Spread | None = None
+    report: Report | None
+    ours: Mapping[str, Spread] = field(default_factory=dict)
     published: float | None = None
+
+    @property
+    def table(self) -> str:
+        return self.key.split("/")[0]
+
+    @property
+    def name(self) -> str:
+        *words, variant = (word for word in self.label if word)
+        return f"{', '.join(words)}; {variant}" if words else variant
 
 
 def verdicts(report: Report) -> Table:
@@ -69,19 +92,30 @@ def facts(report: Report) -> dict[str, Any]:
     return kept | ({"feedback over time": report.remarks} if report.remarks else {})
 
 
-def as_data(one: Audited) -> dict[str, Any]:
-    """An audit and its accuracies, for JSON."""
-    accuracy = None if one.accuracy is None else asdict(one.accuracy)
-    return one.report.as_dict() | {"label": list(one.label), "accuracy": accuracy, "published": one.published}
+def as_data(audited: Sequence[Audited]) -> dict[str, Any]:
+    """Audits and accuracies for JSON, by key."""
+    return {
+        one.key: {
+            "label": list(one.label),
+            "published": one.published,
+            "ours": {scale: asdict(accuracy) for scale, accuracy in one.ours.items()},
+            "audit": one.report and one.report.as_dict(),
+        }
+        for one in audited
+    }
 
 
-def matrix(audited: Sequence[Audited], names: Sequence[str], caption: str) -> Table:
+def matrix(audited: Sequence[Audited], caption: str) -> Table:
     """Configurations by conditions, and the accuracies beside them."""
-    header = [*names, *CONDITIONS.values(), "(ii) optimizer", "accuracy (%)", "published (%)"]
+    scales = list(dict.fromkeys(scale for one in audited for scale in one.ours))
+    header = ["table", "configuration", *_HEADS.values(), "published (%)", *(f"ours, {scale} (%)" for scale in scales)]
     rows = []
     for one in audited:
-        line: list[Cell] = [*one.label, *(_short(one.report, condition) for condition in CONDITIONS)]
-        rows.append([*line, _optimizers(one.report), one.accuracy, one.published])
+        judged = ["nothing learns"] * len(_HEADS)
+        if one.report is not None:
+            judged = [*(_short(one.report, condition) for condition in CONDITIONS), _optimizers(one.report)]
+        ours = (one.ours.get(scale) for scale in scales)
+        rows.append([one.table.removeprefix("table"), one.name, *judged, one.published, *ours])
     return Table(header, rows, caption, NOTES, digits=2)
 
 
@@ -105,56 +139,83 @@ def violated(report: Report) -> int:
     return sum(any(report.verdict(c, _LEARNING) == VIOLATED for c in group) for group in groups)
 
 
-def plausibility_against_performance(audited: Sequence[Audited], caption: str = "test accuracy (%)") -> str:
-    """Accuracy over the number of violated conditions: filled, ours; hollow, published. A colour an update."""
-    with figures._figure(4.4) as figure:
-        axes = figure.subplots()
-        updates = list(dict.fromkeys(one.label[2] for one in audited))
-        columns = [[one for one in audited if violated(one.report) == count] for count in range(5)]
-        for count, column in enumerate(columns):
-            for place, one in enumerate(column):
-                at = count + 0.8 * ((place + 0.5) / len(column) - 0.5)
-                colour = figures.COLOURS[updates.index(one.label[2]) % len(figures.COLOURS)]
-                if one.published is not None:
-                    axes.plot(at, one.published, "o", color=colour, markerfacecolor="none", markersize=6)
-                if one.accuracy is not None:
-                    axes.plot(at, one.accuracy.mean, "o", color=colour, markersize=6)
-                known = [one.published, None if one.accuracy is None else one.accuracy.mean]
-                top = max((value for value in known if value is not None), default=None)
-                if top is not None:
-                    text = " ".join(word for word in (*one.label[:2], *one.label[3:]) if word)
-                    axes.annotate(
-                        text,
-                        (at, top),
-                        (0, 6),
-                        textcoords="offset points",
-                        rotation=90,
-                        fontsize=6.5,
-                        ha="center",
-                        va="bottom",
-                    )
-        for index, update in enumerate(updates):
-            axes.plot([], [], "o", color=figures.COLOURS[index % len(figures.COLOURS)], label=update)
-        axes.set_xlim(-0.5, 4.5)
-        axes.set_xticks(range(5))
-        axes.margins(y=0.35)
-        axes.set_xlabel("conditions violated, of four (the optimizer apart)")
-        axes.set_ylabel(caption)
-        figures._legend(figure, axes)
+def plausibility_against_performance(audited: Sequence[Audited]) -> str:
+    """Accuracy over the number of violated conditions, a panel a table and scale that has accuracies, and the published ones.
+
+    A colour an update, a marker a way of learning, hollow where the loss is no hinge; the dashed line is the random encoder.
+    """
+    panels: dict[tuple[str, str], list[tuple[Audited, float]]] = {}
+    for one in audited:
+        found = {"published": one.published} | {scale: ours.mean for scale, ours in one.ours.items()}
+        for source, accuracy in found.items():
+            if accuracy is not None:
+                panels.setdefault((one.table, source), []).append((one, accuracy))
+    trained = [one for one in audited if one.report is not None]
+    colours = _numbered(one.label[2] for one in trained)
+    markers = _numbered(one.label[1] for one in trained)
+    with figures._figure(0.9 + 1.9 * len(panels)) as figure:
+        rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, ((table, source), points) in zip(rows, sorted(panels.items()), strict=True):
+            columns: dict[int, list[tuple[Audited, float]]] = {}
+            for one, accuracy in points:
+                if one.report is None:
+                    axes.axhline(accuracy, color="#5a6470", linestyle="--", linewidth=1)
+                else:
+                    columns.setdefault(violated(one.report), []).append((one, accuracy))
+            for count, column in columns.items():
+                for place, (one, accuracy) in enumerate(column):
+                    at = count + 0.8 * ((place + 0.5) / len(column) - 0.5)
+                    colour = figures.COLOURS[colours[one.label[2]] % len(figures.COLOURS)]
+                    face = colour if one.label[0].startswith("hinge") else "white"
+                    marker = _MARKERS[markers[one.label[1]] % len(_MARKERS)]
+                    axes.plot(at, accuracy, marker, color=colour, markerfacecolor=face, markersize=5.5)
+                    spread = one.ours[source].std if source in one.ours else None
+                    axes.errorbar(at, accuracy, yerr=spread, ecolor=colour, elinewidth=1)
+            said = "published" if source == "published" else f"ours, {source} scale"
+            axes.set_title(f"Table {table.removeprefix('table')}, {said}", loc="left", fontsize=10)
+            axes.margins(y=0.15)
+            axes.grid(axis="x", visible=False)
+        for name, number in colours.items():
+            rows[0].plot([], [], "o", color=figures.COLOURS[number % len(figures.COLOURS)], label=name)
+        for name, number in markers.items():
+            rows[0].plot([], [], _MARKERS[number % len(_MARKERS)], color="#5a6470", label=name)
+        rows[0].plot([], [], "o", color="#5a6470", markerfacecolor="white", label="no hinge")
+        rows[0].plot([], [], "--", color="#5a6470", linewidth=1, label="random encoder")
+        rows[0].set_xlim(-0.5, 4.5)
+        rows[-1].set_xticks(range(5))
+        rows[-1].set_xlabel("conditions violated, of four (the optimizer apart)")
+        figure.supylabel("test accuracy (%)", fontsize=11)
+        figures._legend(figure, rows[0])
         return figures._svg(figure)
 
 
-def sections(audited: Sequence[Audited], names: Sequence[str], caption: str) -> list[Section]:
-    """A page: the matrix, the figure where there are accuracies, and each audit with its evidence."""
-    blocks: list[Block] = [matrix(audited, names, caption)] if len(audited) > 1 else []
-    if len(audited) > 1 and any(one.accuracy or one.published for one in audited):
-        said = "Accuracy over the number of violated conditions. Filled: ours; hollow: published."
+def _numbered(names: Iterable[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(dict.fromkeys(names))}
+
+
+def sections(audited: Sequence[Audited], caption: str) -> list[Section]:
+    """A page: the matrix, the figure, each audit with its evidence, and the loss as a circuit."""
+    blocks: list[Block] = [matrix(audited, caption)]
+    if any(one.ours or one.published for one in audited):
+        said = (
+            "Accuracy over the number of violated conditions. Published numbers and ours are of other amounts of training, the "
+            "two tables of other images: compare within a panel."
+        )
         blocks.append(Svg(plausibility_against_performance(audited), said))
-    found = [Section("Plausibility against performance", blocks)] if blocks else []
-    for one in audited:
-        title = ", ".join(word for word in one.label if word) or one.report.name
-        found.append(Section(title, [verdicts(one.report), Facts(facts(one.report))]))
-    return [*found, circuit_section()] if len(audited) > 1 else found
+    each = [section(one.report, one.name) for one in audited if one.report is not None]
+    return [Section("Plausibility against performance", blocks), *each, circuit_section()]
+
+
+def section(report: Report, title: str) -> Section:
+    """One audit: its verdicts with their evidence, what else was found, and feedback's angles over time."""
+    blocks: list[Block] = [verdicts(report), Facts(facts(report))]
+    if report.angles:
+        series = {name: list(enumerate(angles)) for name, angles in report.angles.items()}
+        drawn = figures.lines(series, "steps", "angle of feedback to forward weights (degrees)", markers=False)
+        blocks.append(
+            Svg(drawn, "Angles of feedback weights to the forward weights beside them, over the audit's steps.")
+        )
+    return Section(title, blocks)
 
 
 def circuit_drawing(circuit: Circuit) -> str:

@@ -1,0 +1,85 @@
+"""Audit what the paper's tables train, and put the accuracies beside the verdicts."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..config.run import TrainConfig, from_dict
+from ..data import load
+from ..parallel import Report as Share
+from ..parallel import side_by_side
+from ..plausibility.audit import audit
+from ..plausibility.verdict import Report
+from ..report.audit import Audited
+from ..report.tables import Spread, spread
+from .tables import TABLES, Cell
+
+NETWORKS = {"table1": "cifar", "table2": "vgg6"}
+_PLAUSIBLE = Cell(
+    "plausible",
+    ("hinge", "RLL", "RF"),
+    "gradient block, 1 negative, SGD",
+    {"loss": "hinge(negatives=1, block=true)", "schedule": "rll", "rule": "rf", "optimizer": "sgd"},
+)
+
+
+def audited(
+    results: Path,
+    reports: dict[str, Report] | None = None,
+    *,
+    steps: int = 3,
+    workers: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> list[Audited]:
+    """Every configuration that Tables 1 and 2 train, each once; the one that meets all conditions; the random encoders.
+
+    Accuracies are those in the JSON files under `results`. `reports`, by `name_of` a cell, are audits made before; without
+    them all are made here, side by side.
+    """
+    cells = [(table, cell) for table in NETWORKS if table in TABLES for cell in TABLES[table].cells]
+    cells.append(("table1", _PLAUSIBLE))
+    if reports is None:
+        first: dict[str, tuple[str, Any]] = {}  # of cells that train alike
+        for table, cell in cells:
+            if cell.trained:
+                config = config_of(table, cell)
+                first.setdefault(repr(config), (name_of(table, cell), (config, steps)))
+        reports = side_by_side(_audited, dict(first.values()), workers=workers, progress=progress)
+    ours = {table: accuracies(results / table) for table in NETWORKS}
+    found = []
+    for table, cell in cells:
+        name = name_of(table, cell)
+        if not cell.trained or name in reports:
+            scores = {scale: by_cell[cell.name] for scale, by_cell in ours[table].items() if cell.name in by_cell}
+            label = (*cell.row, cell.column if cell.trained else "")
+            found.append(Audited(name, label, reports.get(name), scores, cell.published))
+    return found
+
+
+def name_of(table: str, cell: Cell) -> str:
+    return f"{table}/{cell.name}"
+
+
+def config_of(table: str, cell: Cell) -> TrainConfig:
+    """The cell's configuration, on its table's network. Sizes are the audit's own."""
+    return from_dict({**asdict(TrainConfig()), "network": NETWORKS[table], **cell.options}, f"The cell {cell.name}")
+
+
+def accuracies(folder: Path) -> dict[str, dict[str, Spread]]:
+    """Our test accuracies (%) in `folder`/SCALE/*.json: {scale: {cell: mean and deviation over seeds}}."""
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for path in sorted(folder.glob("*/*.json")):
+        result = json.loads(path.read_text())
+        if "cell" in result and "accuracy" in result:
+            values[path.parent.name][result["cell"]].append(result["accuracy"])
+    return {scale: {cell: spread(found) for cell, found in cells.items()} for scale, cells in values.items()}
+
+
+def _audited(task: tuple[TrainConfig, int], share: Share) -> Report:
+    config, steps = task
+    report = audit(config, load("digits"), steps)
+    share(1.0)
+    return report
