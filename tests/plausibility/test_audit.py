@@ -11,7 +11,7 @@ from saccade.config.run import TrainConfig
 from saccade.data import load
 from saccade.errors import InputError
 from saccade.plausibility.audit import audit, thinned
-from saccade.plausibility.verdict import CONDITIONS, MET, UNDECIDED, VIOLATED
+from saccade.plausibility.verdict import CONDITIONS, MET, UNDECIDED, VIOLATED, Finding, Report
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,16 @@ def _count(cases, capsys):
     with capsys.disabled():
         print(f"\n  {len(cases)} configurations: {len(missed)} misses, {len(false)} false accusations")
     return missed, false
+
+
+def test_the_count_counts(capsys):
+    """One violation that nobody expects, one that is missed, and one that is left open."""
+    report = Report({}, "")
+    verdicts = (("simple", VIOLATED), ("time", MET), ("space", UNDECIDED))
+    report.findings = [Finding("loss", condition, verdict, ["seen"]) for condition, verdict in verdicts]
+    missed, false = _count([("one", report, {("loss", "time")})], capsys)
+    assert missed == [("one", "loss", "time")]
+    assert sorted(false) == [("one", "loss", "simple"), ("one", "loss", "space")]
 
 
 FEW = [TABLE_1[2], TABLE_1[-1], (ONE, "rll", "rf", "sgd"), (ONE, "e2e", "sign-symmetry(magnitudes=uniform)", "sgd")]
@@ -110,6 +120,13 @@ def test_evidence_names_operation_and_line(images):
     assert "_log_softmax at saccade/losses/simclr.py:" in found["loss", "simple"]
     assert "convolution_backward at " in found["rule", "asymmetric"]
     assert "torch/optim/" in found["optimizer", "simple"]
+
+
+def test_evidence_names_the_module(images):
+    _, report, _ = _judged("batch norm in a layer", images)
+    [evidence] = [f.evidence for f in report.findings if (f.part, f.condition) == ("network", "simple")]
+    assert "batch_norm" in evidence[0]
+    assert "in layers.1" in evidence[0] or "in layers.0" in evidence[0]
 
 
 def test_facts_without_verdict(images):

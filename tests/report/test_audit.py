@@ -46,7 +46,7 @@ def test_matrix(several):
     first, second, random = table.rows
     assert table.header[-2:] == ["published (%)", "ours, tiny (%)"]
     assert first[:2] == ["1", "SimCLR, E2E, BP; all"]
-    assert first[2:] == [*["no: loss"] * 3, "no: rule", "met", "no: divides", 72.44, Spread(50.0, 1.0, 3)]
+    assert first[2:] == [*["no: loss"] * 3, "no: rule", "met", "no: division", 72.44, Spread(50.0, 1.0, 3)]
     assert second[2:] == ["met", "met", "met", "met, offset", "met", "met", None, None]
     assert random[1:4] == ["random encoder", "nothing learns", "nothing learns"]
     assert random[-2:] == [61.23, Spread(45.0, 2.0, 3)]
@@ -71,7 +71,7 @@ def test_data_is_json_and_comes_back(several):
 
 def test_page_and_figures(several):
     page = render("Audit", "", sections(several, "A caption"))
-    assert "no: divides" in page
+    assert "no: division" in page
     assert page.count("data:image/svg+xml") == 4  # the figure, an audit's angles, two of the circuit
     assert len(section(several[0].report, "One").blocks) == 2
     assert plausibility_against_performance(several).startswith("<svg")

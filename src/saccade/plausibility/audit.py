@@ -176,17 +176,17 @@ def _optimizer(model: Model) -> list[Finding]:
     masks = [torch.rand(p.shape, generator=generator) < 0.5 for p in parameters]
     gradients = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
 
-    def stepped(change: float, trace: Trace | nullcontext) -> list[Tensor]:
+    def stepped(change: float, trace: Trace | nullcontext) -> tuple[list[Tensor], dict[Tensor, dict[str, Any]]]:
         one = copy.deepcopy(optimizer)
         own = [p for group in one.param_groups for p in group["params"]]
         for p, gradient, mask in zip(own, gradients, masks, strict=True):
             p.grad = torch.where(mask, gradient * change + (change - 1), gradient)
         with trace:
             one.step()
-        return own
+        return own, one.state
 
     trace = Trace()
-    own = stepped(1.0, trace)
+    own, state = stepped(1.0, trace)
     tainted = trace.after([trace.node(p.grad) for p in own])  # type: ignore[arg-type]
     ends = [trace.node(p) for p in own]
     operations = {
@@ -196,10 +196,15 @@ def _optimizer(model: Model) -> list[Finding]:
     }
     spread = [
         "the step of a synapse moves with other synapses' gradients"
-        for a, b, mask in zip(own, stepped(3.0, nullcontext()), masks, strict=True)
+        for a, b, mask in zip(own, stepped(3.0, nullcontext())[0], masks, strict=True)
         if not torch.equal(a[~mask], b[~mask])
     ][:1]
-    memory = "what it remembers, it remembers of each synapse by itself"
+    kept = [(p, name, x) for p in own for name, x in state[p].items() if isinstance(x, Tensor) and x.numel() > 1]
+    names = ", ".join(dict.fromkeys(name for _, name, _ in kept))
+    shared = [
+        f"it remembers {name} {tuple(x.shape)} of weights {tuple(p.shape)}" for p, name, x in kept if x.shape != p.shape
+    ]
+    memory = f"each synapse remembers its own {names}" if names else "it remembers nothing"
     return [
         Finding(
             "optimizer",
@@ -207,7 +212,7 @@ def _optimizer(model: Model) -> list[Finding]:
             VIOLATED if spread else MET,
             spread or ["each synapse's step hangs on its own gradients"],
         ),
-        Finding("optimizer", "time", MET, [memory]),
+        Finding("optimizer", "time", VIOLATED if shared else MET, shared[:1] or [memory]),
         Finding(
             "optimizer",
             "simple",

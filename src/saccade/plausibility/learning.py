@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..rules.site import Batch
 from .operations import complexity
-from .trace import Trace
+from .trace import Op, Trace
 from .verdict import MET, UNDECIDED, VIOLATED, Finding, Undecided
 
 _STILL = 1e-9  # an update that moves by less, relative to its size, has not moved
@@ -239,7 +239,7 @@ def _rule(world: World, base: Updates) -> list[Finding]:
     network = {op.place for op, _ in _forward_operations(world)}
     trace, found = _traced(world)
     simple = {
-        (kind, op.place): f"{kind}: {op.name} at {op.place}, result {op.shape}"
+        (kind, op.place): _shown(op, kind)
         for op, kind in _complex(trace, [trace.node(g) for g in found.values()])
         if op.place not in network
     }
@@ -262,7 +262,7 @@ def _rule(world: World, base: Updates) -> list[Finding]:
 
 def _network(world: World) -> list[Finding]:
     maps = world.maps()
-    operations = [f"{kind}: {op.name} at {op.place}, result {op.shape}" for op, kind in _forward_operations(world)]
+    operations = [_shown(op, kind) for op, kind in _forward_operations(world)]
     seen = {
         "space": (_mixing_units(world, maps), "between two maps, each unit's activity hangs on that unit alone"),
         "time": (_mixing_images(world), "an image's activity does not hang on the other images of the batch"),
@@ -485,11 +485,36 @@ def forward(world: World, inputs: Tensor, calls: list[Call] | None = None) -> li
 def _traced(world: World) -> tuple[_Named, Updates]:
     copied, trace = world.copied(), _Named()
     inputs = world.batch.inputs.clone()
-    with trace:
+    with trace, _naming(trace, copied.site):
         found = copied.learn(inputs)
     trace.names = {id(p): name for name, p in copied.site.named_parameters()}
     trace.tainted = trace.after([trace.node(inputs), *map(trace.node, copied.site.loss.errors.values())])
     return trace, found
+
+
+@contextmanager
+def _naming(trace: Trace, site: nn.Module) -> Iterator[None]:
+    """The trace is told which of the site's modules runs."""
+
+    def enter(name: str) -> Any:
+        return lambda module, args: trace.within.append(name)
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        trace.within.pop()
+
+    handles: list[Any] = []
+    for name, module in site.named_modules():
+        if name:
+            handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _shown(op: Op, kind: str) -> str:
+    return f"{kind}: {op.name} at {op.place}{f' in {op.module}' if op.module else ''}, result {op.shape}"
 
 
 def _complex(trace: _Named, ends: list[int]) -> list[tuple[Any, str]]:
@@ -504,7 +529,7 @@ def _forward_operations(world: World) -> list[tuple[Any, str]]:
     """Operations of the forward pass that are not simple."""
     copied, trace = world.copied(), Trace()
     inputs = world.batch.inputs.clone()
-    with trace, torch.no_grad():
+    with trace, _naming(trace, copied.site), torch.no_grad():
         outputs = copied.site(inputs)
     tainted = trace.after([trace.node(inputs)])
     kinds = [

@@ -32,6 +32,7 @@ class Op:
     shape: tuple[int, ...]
     backward: bool
     place: str
+    module: str = ""  # that ran it, in a forward pass, where the trace was told (`within`)
     values: list[Tensor] = field(default_factory=list)
 
 
@@ -50,6 +51,7 @@ class Trace(TorchDispatchMode):
         self.ops: list[Op] = []
         self.external: dict[int, Tensor] = {}  # nodes that nothing in the trace has made
         self.item: list[int] = []
+        self.within: list[str] = []  # the modules whose forward pass is under way
         self._made_by: dict[int, Op] = {}
         self._node: dict[int, int] = {}
         self._count = 0
@@ -89,6 +91,7 @@ class Trace(TorchDispatchMode):
                 tuple(changed[0].shape),
                 backward,
                 _place(backward),
+                self.within[-1] if self.within and not backward else "",
             )
             if self._values:
                 op.values = [x.detach().clone() for x in changed]

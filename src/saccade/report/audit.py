@@ -130,7 +130,14 @@ def _short(report: Report, condition: str) -> str:
 
 
 def _optimizers(report: Report) -> str:
-    return MET if report.verdict("simple", ["optimizer"]) == MET else "no: divides"
+    """The verdict on the optimizer's operations, with what is not simple about them: division, if that is among it."""
+    evidence = [
+        text for f in report.findings if (f.part, f.condition) == ("optimizer", "simple") for text in f.evidence
+    ]
+    if (verdict := report.verdict("simple", ["optimizer"])) == MET:
+        return verdict
+    kinds = [text.split(":")[0] for text in evidence]
+    return f"no: {min(kinds, key=lambda kind: kind != 'division')}"
 
 
 def violated(report: Report) -> int:
