@@ -303,7 +303,7 @@ def _measure(series: dict[str, list[float]], feedback: dict[str, Any], model: Mo
     forward = dict(model.modules().named_parameters())
     for description, (now, _, weight) in feedback.items():
         if now.shape == forward[weight].shape:
-            series[description].append(measures.angle(now.detach(), forward[weight].detach()))
+            series[description].append(round(measures.angle(now.detach(), forward[weight].detach()), 4))
 
 
 def _converging(

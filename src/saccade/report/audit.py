@@ -209,7 +209,9 @@ def sections(audited: Sequence[Audited], caption: str) -> list[Section]:
             "two tables of other images: compare within a panel."
         )
         blocks.append(Svg(plausibility_against_performance(audited), said))
-    each = [section(one.report, one.name) for one in audited if one.report is not None]
+    each = [
+        Section(one.name, [verdicts(one.report), Facts(facts(one.report))]) for one in audited if one.report is not None
+    ]
     return [Section("Plausibility against performance", blocks), *each, circuit_section()]
 
 
