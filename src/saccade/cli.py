@@ -305,7 +305,7 @@ def _audit(argv: list[str]) -> int:
     if every:
         with progress.share("audits", quiet) as update:
             audited = api.audit_tables(results or "results", steps=steps, progress=update)
-        table, data = report.matrix(audited, caption), report.as_data(audited)
+        table, data = report.matrix(audited, caption), {"audits": report.as_data(audited)}
         sections = report.sections(audited, caption)
         facts = {}
     else:

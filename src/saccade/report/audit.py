@@ -109,9 +109,9 @@ def matrix(audited: Sequence[Audited], caption: str) -> Table:
     """Configurations by conditions, and the accuracies beside them."""
     scales = list(dict.fromkeys(scale for one in audited for scale in one.ours))
     header = ["table", "configuration", *_HEADS.values(), "published (%)", *(f"ours, {scale} (%)" for scale in scales)]
-    rows = []
+    rows: list[list[Cell]] = []
     for one in audited:
-        judged = ["nothing learns"] * len(_HEADS)
+        judged: list[Cell] = ["nothing learns"] * len(_HEADS)
         if one.report is not None:
             judged = [*(_short(one.report, condition) for condition in CONDITIONS), _optimizers(one.report)]
         ours = (one.ours.get(scale) for scale in scales)
