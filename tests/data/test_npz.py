@@ -183,6 +183,15 @@ def test_other_files_are_refused(tmp_path):
             load(f"{tmp_path}/{name}.npz")
 
 
+def test_a_members_name_keeps_to_the_line(tmp_path):
+    """Found by the fuzz: it may hold line breaks and a terminal's commands, and be long."""
+    with zipfile.ZipFile(tmp_path / "named.npz", "w") as archive:
+        archive.writestr("a\n\x1b[2J" + "b" * 60_000 + ".npy", b"")
+    with pytest.raises(InputError, match=r"holds a\\n\\x1b\[2Jb+; an .npz has") as refused:
+        load(f"{tmp_path}/named.npz")
+    assert len(str(refused.value)) < 500
+
+
 def _saved(save):
     stream = io.BytesIO()
     save(stream, images=COLOUR, labels=LABELS)
