@@ -9,7 +9,6 @@ import os
 import resource
 import sys
 import tempfile
-import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
@@ -21,7 +20,7 @@ import test_files as files
 import torch
 from hypothesis import HealthCheck, settings
 
-from saccade.training.folder import surroundings, write_json
+from saccade.training.folder import read_json, surroundings, write_json
 
 # What is tried, the slowest first, and how many of every 100 cases it gets: more for what takes a millisecond.
 KINDS = {
@@ -45,13 +44,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=10_000, help="how many")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes side by side")
-    parser.add_argument("--report", type=Path, help="a JSON file to write")
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS), help="these alone")
+    parser.add_argument("--report", type=Path, help="a JSON file to write; kinds in it that are not run again stay")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
-    started = time.monotonic()
-    kinds: dict[str, Any] = dict.fromkeys(KINDS)
+    kinds: dict[str, Any] = {}
+    if given.report and given.report.exists():
+        kinds = {name: kind for name, kind in read_json(given.report)["kinds"].items() if name in KINDS}
     with ProcessPoolExecutor(given.workers, multiprocessing.get_context("fork")) as pool:
-        waiting = {pool.submit(tried, name, -(-given.cases * share // 100)): name for name, (_, share) in KINDS.items()}
+        waiting = {pool.submit(tried, name, -(-given.cases * KINDS[name][1] // 100)): name for name in given.kinds}
         for done in as_completed(waiting):
             kinds[waiting[done]] = done.result()
             print(f"{waiting[done]}: {done.result()}", flush=True)
@@ -60,9 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         "failed": [name for name, kind in kinds.items() if "failed" in kind],
         "seeds": "derandomized: the cases follow from the tests and hypothesis's version",
         "hypothesis": version("hypothesis"),
-        "seconds": round(time.monotonic() - started),
         "peak_memory_mib": max(kind["peak_memory_mib"] for kind in kinds.values()),
-        "kinds": kinds,
+        "kinds": {name: kinds[name] for name in KINDS if name in kinds},
     }
     print(f"{found['cases']} cases, {len(found['failed'])} kinds failed")
     if given.report:
@@ -86,7 +86,9 @@ def tried(name: str, wanted: int) -> dict[str, Any]:
             found: dict[str, Any] = {"failed": " ".join(str(error).split())[:300] or type(error).__name__}
         else:
             found = {"cases": len(seconds), "longest": round(max(seconds), 2), "sum": round(sum(seconds), 1)}
-    return found | {"peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    here = surroundings()
+    when = {"date": here["date"], "source": here["source"]}
+    return found | {"peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} | when
 
 
 if __name__ == "__main__":
