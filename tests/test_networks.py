@@ -9,7 +9,7 @@ from torch import nn
 
 from saccade.config.names import NETWORKS
 from saccade.errors import InputError
-from saccade.networks import LocallyConnected2d, build, evaluating, head, layers_of, output_shape, shapes
+from saccade.networks import Flatten, LocallyConnected2d, build, evaluating, head, layers_of, output_shape, shapes
 
 # (image, features after each layer, parameters: 9 * (in * out) of each convolution, the head's)
 BY_HAND = {
@@ -232,3 +232,16 @@ def test_locally_connected_starts_as_the_convolution_does():
     local, conv = LocallyConnected2d(16, 8, (9, 9), 3, padding=1), nn.Conv2d(16, 800, 3)
     torch.testing.assert_close(local.weight.std(), conv.weight.std(), rtol=0.02, atol=0)
     assert local.weight.shape == (81, 8, 144)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_flatten_hands_its_gradient_down_in_the_layout_that_came_in(layout):
+    leaf, weight = torch.randn(2, 3, 4, 5, requires_grad=True), torch.randn(60)
+    x = (2 * leaf).contiguous(memory_format=layout)
+    flat = Flatten()(x)
+    assert torch.equal(flat, nn.Flatten()(x))
+    layouts = []
+    x.register_hook(lambda gradient: layouts.append(gradient.is_contiguous(memory_format=layout)))
+    (flat @ weight).sum().backward()
+    assert layouts == [True]
+    torch.testing.assert_close(leaf.grad, 2 * weight.view(3, 4, 5).expand(2, 3, 4, 5))

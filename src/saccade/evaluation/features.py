@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from saccade.allocator import keep_freed_memory
 from saccade.errors import InputError
 
 
@@ -84,6 +85,7 @@ def features(
     if precision not in ("float32", "bfloat16"):
         raise InputError(f"precision: got {precision!r}, expected float32 or bfloat16.")
     rows: dict[int, Tensor] = {}
+    keep_freed_memory()
     with _evaluating(modules):
         for index in torch.arange(len(images)).split(batch):
             pixels = images.batch(index)

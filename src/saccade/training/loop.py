@@ -262,9 +262,10 @@ def _train(model: Model, images: ImageSet, step: int, last: int, out: Path, prog
             if model.config.diagnostics and step % model.config.diagnostics == 0:
                 watch = []
             answers.append(model.ranks.ask(asks))
+            logs = (step + 1) % every == 0 or step + 1 == model.total_steps
+            model.remembers = logs
             train_step(model, images, step, watch)
             step += 1
-            logs = step % every == 0 or step == model.total_steps
             stops, saves = answers.popleft()() if len(answers) > apart else (False, False)
             saves = saves or stops
             if logs or saves or step == last:

@@ -1,7 +1,7 @@
 """A configuration made real: encoder, sites, rule, schedule, optimizers, and one training step of them all."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import draws, networks, views
+from ..allocator import keep_freed_memory
 from ..config.grammar import Call
 from ..config.names import LOSSES, OPTIMIZERS, RULES, SCHEDULES, choose
 from ..config.run import TrainConfig, check, head_of
@@ -72,6 +73,7 @@ class Model:
     sums: Tensor
     broken: Tensor
     recent: list[tuple[Site, Batch]] = field(default_factory=list)  # who learned at the last step, from what
+    remembers: bool = True  # whether `recent` is filled
     ranks: Ranks = ALONE
     underway: dict[int, Iterator[None]] = field(default_factory=dict)  # updates of sites whose gradients are being sent
     # Where processes share out the layers: this one's sites, and the features that it passed up and got from below last.
@@ -96,6 +98,8 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
     """
     check(config)
     device = pick_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     precision = pick_precision(config.precision, device)
     loss = make_loss(config.loss)
     wants = needs(loss)
@@ -251,14 +255,18 @@ def _optimizer(config: TrainConfig, parameters: list[nn.Parameter], rate: float)
 
 
 @lru_cache(maxsize=1)
-def _order(seed: int, epoch: int, count: int) -> Tensor:
-    return torch.randperm(count, generator=draws.generator(seed, "order", epoch))
+def _order(seed: int, epoch: int, count: int, device: torch.device) -> Tensor:
+    return torch.randperm(count, generator=draws.generator(seed, "order", epoch)).to(device)
 
 
 def batch_index(model: Model, images: ImageSet, step: int) -> Tensor:
-    """The images of a step: each epoch has an order of its own, drawn from the seed; its rest makes no batch."""
+    """The images of a step: each epoch has an order of its own, drawn from the seed; its rest makes no batch.
+
+    The order lies where the pictures do, so that no step within an epoch waits for a copy between host and device.
+    """
     epoch, place = divmod(step, model.steps_per_epoch)
-    order = _order(model.config.seed, epoch, len(images))
+    device = images.images.device if isinstance(images.images, Tensor) else torch.device("cpu")
+    order = _order(model.config.seed, epoch, len(images), device)
     return order[place * model.config.batch : (place + 1) * model.config.batch]
 
 
@@ -296,33 +304,31 @@ def train_step(model: Model, images: ImageSet, step: int, watch: list[dict[str, 
     if model.stage.start == 0:
         made, labels = make_batch(model, images, step)
         x = made.x.to(DTYPES[model.precision])
+        del made  # it would hold the views in the other layout to the end
     else:
         x, labels = model.ranks.from_below(model.below, model.device), batch_labels(model, images, step)
         model.below = x
     if x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    with (
-        torch.autocast(model.device.type, torch.bfloat16, enabled=model.precision == "bfloat16"),
-        torch.random.fork_rng(devices=[]),
-    ):
+    with torch.random.fork_rng(devices=[]):
         own = (model.ranks.rank,) if model.ranks.share.start else ()
-        torch.manual_seed(
-            draws.key(model.config.seed, "step", step, *own)
-        )  # for dropout, say, in a network of the user's own
+        # for dropout, say, in a network of the user's own
+        torch.manual_seed(draws.key(model.config.seed, "step", step, *own))
         for site in model.sites[model.stage.start : min(model.stage.stop, max(turns) + 1)]:
-            settle(model, site.index)
-            if site.index not in turns:
-                with torch.no_grad():
-                    x = site.layers(x)
-                continue
-            batch = Batch(x, labels, model.grid, model.config.seed, step, model.ranks)
-            model.recent.append((site, batch))
-            model.underway[site.index] = _learn(model, site, batch, watch)
-            next(model.underway[site.index], None)
-            if not model.ranks.shares or watch is not None:
+            # A context a site: leaving it frees the rounded copies of the site's weights.
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=model.precision == "bfloat16"):
                 settle(model, site.index)
-            assert batch.outputs is not None
-            x = batch.outputs
+                if site.index not in turns:
+                    with torch.no_grad():
+                        x = site.layers(x)
+                    continue
+                batch = Batch(x, labels, model.grid, model.config.seed, step, model.ranks)
+                model.underway[site.index] = _learn(model, site, batch, watch)
+                next(model.underway[site.index], None)
+                if not model.ranks.shares or watch is not None:
+                    settle(model, site.index)
+                assert batch.outputs is not None
+                x = batch.outputs
     if model.stage.stop <= max(turns):
         new = model.passing is None
         if model.passing is not None:
@@ -353,8 +359,17 @@ def _learn(model: Model, site: Site, batch: Batch, watch: list[dict[str, Any]] |
     model.sums[site.index, 0] += batch.loss.double() / images_seen
     model.sums[site.index, 1] += 1
     _mark_broken(model, site, batch.loss, batch.step + 1)
+    if model.remembers:
+        model.recent.append((site, _some(batch)))
     if watch is not None:
         watch.append({"site": site.index} | measure(site, batch, found, expected))
+
+
+def _some(batch: Batch) -> Batch:
+    """The first images of a batch, copied, so that not all features of all sites stay in memory."""
+    assert batch.outputs is not None
+    inputs, outputs, *seen = (x[:256].clone() for x in (batch.inputs, batch.outputs, *batch.views))
+    return replace(batch, inputs=inputs, outputs=outputs, views=tuple(seen))
 
 
 def settle(model: Model, site: int | None = None) -> None:
