@@ -26,7 +26,9 @@ def surroundings(found: dict[str, Any]) -> str:
 
 
 def steps(found: dict[str, Any], title: str) -> str:
-    tables = [train_step.speeds(found), train_step.stages(found), train_step.stages(found, "operations")]
+    tables = [train_step.speeds(found)]
+    if found["ours"]:
+        tables += [train_step.stages(found), train_step.stages(found, "operations")]
     bandwidth = f"A copy within memory moves {found['bandwidth'] / 1e9:.0f} GB/s, read and written bytes counted.\n"
     out = [f"Left out: {name}: {why}\n" for name, why in found["left out"].items()]
     return "\n".join([f"## {title}\n", *map(to_markdown, tables), bandwidth, *out, surroundings(found)])

@@ -56,7 +56,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--rivals", nargs="+", default=list(RIVALS), choices=[*RIVALS, "none"])
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="of the rivals' DataLoader")
-    parser.add_argument("--stages", default="first", choices=["first", "all"], help="of which of ours to show them")
+    parser.add_argument(
+        "--stages", default="first", choices=["none", "first", "all"], help="of which of ours to show them"
+    )
     parser.add_argument("--data", help="images, such as cifar100:train; without it random pictures of 32x32")
     parser.add_argument("--out", type=Path, help="write the figures there, as JSON")
     return parser.parse_args(argv)
@@ -104,7 +106,7 @@ def measure(args: argparse.Namespace, say: Callable[[str], None] = print) -> dic
     timer = partial(machine.seconds, device=device)
     ours = {}
     for name, contender in contenders.items():
-        if isinstance(contender, Ours) and (contender is first or args.stages == "all"):
+        if isinstance(contender, Ours) and (args.stages == "all" or (args.stages == "first" and contender is first)):
             operations, flops = contender.operations()
             ours[name] = {
                 "stages": contender.stages(),
@@ -198,7 +200,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = measure(args, say=lambda line: print(line, file=sys.stderr, flush=True))
     except InputError as error:
         sys.exit(str(error))
-    print(to_markdown(speeds(found)), to_markdown(stages(found)), to_markdown(stages(found, "operations")), sep="\n")
+    shown = [speeds(found), *([stages(found), stages(found, "operations")] if found["ours"] else [])]
+    print(*map(to_markdown, shown), sep="\n")
     for name, why in found["left out"].items():
         print(f"Left out: {name}: {why}")
 
