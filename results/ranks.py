@@ -7,6 +7,7 @@ python results/ranks.py speed    times one process and two, a thread each; resul
 """
 
 import argparse
+import json
 import math
 import statistics
 import sys
@@ -23,13 +24,16 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 from one_and_two import together  # noqa: E402
+from saccade import networks  # noqa: E402
 from saccade.config.names import RULES, SCHEDULES  # noqa: E402
 from saccade.config.run import TrainConfig  # noqa: E402
 from saccade.data import ImageSet  # noqa: E402
 from saccade.ranks import Ranks, joined  # noqa: E402
+from saccade.report.tables import Table, to_markdown  # noqa: E402
 from saccade.training import build, train_step  # noqa: E402
 from saccade.training.folder import surroundings, write_json  # noqa: E402
 from saccade.training.model import settle  # noqa: E402
+from saccade.training.stages import operations  # noqa: E402
 
 CPU = torch.device("cpu")
 SITES = 5
@@ -68,6 +72,24 @@ def counted(configs: list[TrainConfig], batch: int) -> list[dict[str, Any]]:
     return found
 
 
+def by_site(row: dict[str, Any]) -> dict[str, list[float]]:
+    """Bytes of each sum of a step, and the operations a picture that can be done while it travels.
+
+    A site's sum has to be there when its weights are used next: end to end that is at once; layer by layer, after the
+    next step's way up through the layers below; with all layers at each step, after all others have had their turn.
+    """
+    if row["schedule"] == "e2e":
+        return {"sites": [row["gradients"]], "windows": [0.0]}
+    model = build(config_of("simultaneous", "bp", 6, 1), noise(6))
+    shapes = [model.shape, *(networks.output_shape(model.encoder[: k + 1], model.shape) for k in range(SITES))]
+    up = [2 * operations(site, shape) for site, shape in zip(model.sites, shapes, strict=False)]  # of two views
+    sizes = [4 * sum(p.numel() for p in site.parameters() if p.requires_grad) for site in model.sites]
+    if row["schedule"] == "gll":  # the mean of five runs of one site each
+        return {"sites": [sum(sizes) / SITES], "windows": [sum(sum(up[:k]) for k in range(SITES)) / SITES]}
+    share = [row["flops_a_picture"] * own / sum(up) for own in up]
+    return {"sites": sizes, "windows": [row["flops_a_picture"] - own for own in share]}
+
+
 def bytes_sent() -> None:
     # rll sends and computes what gll does, on average over its draws
     cases = list(product([s for s in SCHEDULES if s != "rll"], RULES))
@@ -82,6 +104,7 @@ def bytes_sent() -> None:
          "embeddings_a_picture": row["embeddings"] / (batch / 2), "flops_a_picture": row["flops_a_picture"]}
         for (schedule, rule), row in zip(cases, found[0], strict=True)
     ]  # fmt: skip
+    rows = [row | by_site(row) for row in rows]
     write("bytes", {"network": "cifar", "ranks": 2, "rows": rows})
 
 
@@ -190,19 +213,123 @@ class Cluster:
     latency: float = 1e-5  # seconds a message
 
 
-def estimate(row: dict[str, Any], gpus: int, pictures: int, cluster: Cluster, *, overlap: float) -> dict[str, float]:
-    """Seconds of a step of `pictures` pictures a GPU, and efficiency against one GPU.
+def estimate(row: dict[str, Any], gpus: int, pictures: int, cluster: Cluster, *, gathered: bool) -> float:
+    """Efficiency of `gpus` GPUs against one, each with its `pictures` pictures of a step.
 
-    Gradients are summed in a ring: 2 (n - 1) / n of their bytes pass each GPU; embeddings are gathered: n - 1 shares
-    arrive. `overlap` is the share of the step's computing beside which gradients can travel.
+    Gradients are summed in a ring, 2 (n - 1) / n of their bytes past each GPU, a site after another; a site's sum may
+    travel while the operations of its window are done. Embeddings are gathered, n - 1 shares for each GPU, and waited
+    for. Each message takes 2 log2(n) hops.
     """
-    computing = row["flops_a_picture"] * pictures / cluster.operations
     rate = cluster.inside if gpus <= 8 else cluster.across
-    hops = 2 * math.ceil(math.log2(gpus))
-    summing = 2 * (gpus - 1) / gpus * row["gradients"] / rate + hops * cluster.latency
-    gathering = (gpus - 1) * row["embeddings_a_picture"] * pictures / rate + hops * cluster.latency
-    seconds = computing + gathering + max(0.0, summing - overlap * computing)
-    return {"computing": computing, "summing": summing, "gathering": gathering, "efficiency": computing / seconds}
+    hops = 2 * math.ceil(math.log2(gpus)) * cluster.latency
+    sums = [2 * (gpus - 1) / gpus * size / rate + hops for size in row["sites"]]
+    windows = [pictures * done / cluster.operations for done in row["windows"]]
+    computing = pictures * row["flops_a_picture"] / cluster.operations
+    messages = len(row["sites"])
+    gathering = (gpus - 1) * row["embeddings_a_picture"] * pictures / rate + messages * hops if gathered else 0.0
+    gathering += row["statistics"] / 4 * hops  # each a number, waited for
+    left = max([0.0, *(s - w for s, w in zip(sums, windows, strict=True)), sum(sums) - max(windows)])
+    return computing / (computing + gathering + left)
+
+
+# ------------------------------------------------------------------------------------------------------------ the tables
+
+
+def page(folder: Path = HERE / "ranks") -> str:
+    """Everything measured, as Markdown."""
+    parts = []
+    for name, function in (("equality", equality), ("bytes", sizes), ("speed", speeds), ("killed_node", killed)):
+        if (path := folder / f"{name}.json").exists():
+            found = json.loads(path.read_text())
+            machine = found["hardware"]
+            said = f"`{found['command']}`, {found['date'][:10]}, {machine['processor']}, {machine['cores']} cores, "
+            parts.append(function(found) + f"\n{said}torch {found['versions']['torch']}.\n")
+    return "\n".join(parts)
+
+
+def equality(found: dict[str, Any]) -> str:
+    cells = {(row["rule"], row["schedule"]): row for row in found["rows"] if row["loss"] == "hinge"}
+    body: list[list[Any]] = [
+        [rule, *(f"{cells[rule, s]['float64']:.0e} / {cells[rule, s]['float32']:.0e}" for s in SCHEDULES)]
+        for rule in RULES
+    ]
+    caption = (
+        f"How far {found['ranks']} ranks end from one process after {found['steps']} steps with the same whole batch: the "
+        "largest difference of an entry of weights, feedback, inverses or losses, over the largest entry of its tensor; "
+        "float64 with Adam / float32 with momentum."
+    )
+    return "### Equality\n\n" + to_markdown(Table(["rule", *SCHEDULES], body, caption))
+
+
+def sizes(found: dict[str, Any]) -> str:
+    rows = found["rows"]
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        numbers = (f"{row['gradients'] / 1e6:.3f}", f"{row['embeddings_a_picture']:.0f}", f"{row['statistics']:.0f}")
+        alike.setdefault((row["schedule"], *numbers, f"{row['flops_a_picture'] / 1e6:.0f}"), []).append(row["rule"])
+    body: list[list[Any]] = [[schedule, ", ".join(rules), *numbers] for (schedule, *numbers), rules in alike.items()]
+    header = ["schedule", "rules", "gradients (MB)", "embeddings (bytes a picture)", "statistics (bytes)"]
+    caption = (
+        "What a rank hands over to be sent in a step, and computes, with the paper's CIFAR network in float32: counted. gll "
+        "is the mean over its five layers, and rll, which draws them evenly, the same."
+    )
+    header.append("operations a picture (million)")
+    text = "### Bytes of a step\n\n" + to_markdown(Table(header, body, caption))
+    cluster = Cluster()
+    firsts = [
+        next(row for row in rows if (row["schedule"], row["rule"]) == (key[0], rules[0]))
+        for key, rules in alike.items()
+    ]
+    body = [
+        [row["schedule"], ", ".join(rules), str(pictures), "gathered" if gathered else "local",
+         *(f"{100 * estimate(row, gpus, pictures, cluster, gathered=gathered):.0f}" for gpus in (8, 64, 1000))]
+        for row, rules in zip(firsts, alike.values(), strict=True)
+        for pictures in (64, 500)
+        for gathered in (True, False)
+    ]  # fmt: skip
+    caption = (
+        f"Efficiency (%) against one GPU, reckoned and not measured. Assumed: {cluster.operations:.0e} operations a second "
+        f"and GPU, {cluster.inside:.0e} bytes a second between the 8 GPUs of a machine and {cluster.across:.0e} for each "
+        f"GPU between machines, {cluster.latency:.0e} s a message and hop; bytes and operations as counted above."
+    )
+    header = ["schedule", "rules", "pictures a GPU", "negatives", "8 GPUs", "64 GPUs", "1,000 GPUs"]
+    return text + "\n### Scaling, on paper\n\n" + to_markdown(Table(header, body, caption))
+
+
+def speeds(found: dict[str, Any]) -> str:
+    body: list[list[Any]] = [
+        [row["schedule"], row["rule"], row["divided"], 1000 * row["one_process"], 1000 * row["two_processes"],
+         1000 * row["waited"], f"{100 * row['efficiency']:.0f}"]
+        for row in found["rows"]
+    ]  # fmt: skip
+    header = [
+        "schedule",
+        "rule",
+        "two processes have",
+        "one process (ms a step)",
+        "two (ms a step)",
+        "waiting for sums (ms)",
+        "efficiency (%)",
+    ]
+    caption = (
+        f"Two processes of a thread each on two cores, against one process of one thread: the CIFAR network, {found['batch']} "
+        "pictures a step of one process; medians. Efficiency: pictures a second, over twice those of one process."
+    )
+    return "### Speed\n\n" + to_markdown(Table(header, body, caption, digits=1))
+
+
+def killed(found: dict[str, Any]) -> str:
+    words = {True: "yes", False: "no"}
+    body: list[list[Any]] = [
+        [row["rule"], row["schedule"], words[row["underway"]], str(row["resumed_at"]), words[row["same"]]]
+        for row in found["runs"]
+    ]
+    header = ["rule", "schedule", "under way at the kill", "continued from step", "same result as without a cluster"]
+    caption = (
+        f"A sweep of {len(body)} runs of {found['steps']} steps on a Ray cluster of two nodes, one of which was killed when "
+        f"{found['finished_before']} had ended."
+    )
+    return "### A node killed during a sweep\n\n" + to_markdown(Table(header, body, caption))
 
 
 def write(name: str, found: dict[str, Any]) -> None:

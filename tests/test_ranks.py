@@ -85,7 +85,7 @@ def test_a_pipeline_of_layers_ends_where_one_process_ends(images, count):
 @pytest.mark.parametrize("costs", [[1, 9, 5, 9, 19], [5, 1, 1, 1], [1, 1, 1, 30]])
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_stages_are_as_even_as_can_be(monkeypatch, costs, count):
-    monkeypatch.setattr(stages, "_operations", lambda site, shape: site)
+    monkeypatch.setattr(stages, "operations", lambda site, shape: site)
     found = stages.stages(costs, costs, count)
     assert [k for stage in found for k in stage] == list(range(len(costs))) and all(found) and len(found) == count
     worst = max(sum(costs[k] for k in stage) for stage in found)

@@ -15,6 +15,7 @@ from .errors import InputError, Lost, RunError, Stopped
 COMMANDS = {
     "quickstart": "train on handwritten digits without labels, compare, and write a page",
     "train": "train an encoder from a recipe or from options",
+    "sweep": "train every combination of some choices, here, on a Ray cluster or in Slurm's queue",
     "probe": "evaluate layers of a run's encoder on labeled images",
     "embed": "write the features of a run's encoder",
     "views": "draw a sheet of pictures and their views",
@@ -22,7 +23,7 @@ COMMANDS = {
     "audit": "find what a configuration needs that a brain could not do",
     "page": "write a run's page anew",
     "verify": "replay a run's first steps and say whether this machine reproduces them exactly",
-    "list": "name all losses, schedules, rules, networks, views, data and recipes",
+    "list": "name all losses, schedules, rules, engines, networks, views, data and recipes",
 }
 
 
@@ -144,6 +145,56 @@ def _train(argv: list[str]) -> int:
     if _speaks():
         print(f"run   {run}\npage  {api.page(run)}")
     return 0
+
+
+def _sweep(argv: list[str]) -> int:
+    epilog = (
+        f"RECIPE is a YAML file or one of: {', '.join(recipes())}; VARIATIONS are fields and lists of values, such as "
+        "rate=[1e-4,3e-4]."
+    )
+    parser = _parser("sweep", epilog=epilog)
+    parser.add_argument("recipe", type=str, help="where all runs begin")
+    parser.add_argument("variations", type=str, nargs="*", help="what is varied: FIELD=[VALUE, VALUE, ...]")
+    _int(parser, "--seeds", 1, "how many seeds, from the recipe's on")
+    parser.add_argument("--engine", type=str, default="local", help=_ENGINE)
+    parser.add_argument("--out", type=str, default="runs/sweep", help="folder of the runs")
+    parser.add_argument("--train", type=str | None, default=None, help="labeled images to fit a linear probe on")
+    parser.add_argument("--test", type=str | None, default=None, help="labeled images to score the probe on")
+    parser.add_argument("--format", type=str, default="terminal", help="terminal, markdown, csv or latex")
+    parser.add_argument("--quiet", type=bool, default=False, help="no progress")
+    given = _parse(parser, argv)
+    if given.seeds < 1:
+        raise InputError(f"seeds is {given.seeds}; it takes a whole number of at least 1.")
+    if (given.train is None) != (given.test is None):
+        raise InputError("A probe takes both --train and --test.")
+    base = recipe(given.recipe)
+    from . import progress, sweep
+
+    write = _table_writer(given.format)
+    varied = sweep.parse(given.variations)
+    sweep.runs(base, varied, given.seeds)  # what cannot run is refused before anything does
+    probe = None if given.train is None else (given.train, given.test)
+    with progress.share("sweep", given.quiet) as update:
+        found = sweep.run(
+            base, varied, Path(given.out), seeds=given.seeds, engine=given.engine, probe=probe, progress=update
+        )
+    write(found)
+    return 0
+
+
+_ENGINE = 'what runs them: local, "local(workers=2)", "ray(address=\'10.0.0.1:6379\', gpus=0.25)", "slurm(partition=gpu, gpus=1)"'
+
+
+def _table_writer(form: str) -> Callable[[Any], None]:
+    """What prints a table in the format. Raises InputError for an unknown one."""
+    from .report import tables
+
+    formats = {"markdown": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex}
+    if form == "terminal":
+        return lambda table: _console().print(tables.to_terminal(table))
+    if form not in formats:
+        raise InputError(f"Unknown format {form!r}; it takes terminal, {', '.join(formats)}.")
+    return lambda table: print(formats[form](table), end="")
 
 
 def _layers(text: str, run: str) -> list[int] | None:
@@ -353,10 +404,16 @@ def _verify(argv: list[str]) -> int:
 def _list(argv: list[str]) -> int:
     _parse(_parser("list"), argv)
     from .config.data_names import DATA
-    from .config.names import LOSSES, NETWORKS, OPTIMIZERS, RULES, SCHEDULES
+    from .config.names import ENGINES, LOSSES, NETWORKS, OPTIMIZERS, RULES, SCHEDULES
     from .config.view_names import DEFORMATIONS, POLICIES
 
-    for title, table in (("losses", LOSSES), ("schedules", SCHEDULES), ("rules", RULES), ("optimizers", OPTIMIZERS)):
+    for title, table in (
+        ("losses", LOSSES),
+        ("schedules", SCHEDULES),
+        ("rules", RULES),
+        ("optimizers", OPTIMIZERS),
+        ("engines", ENGINES),
+    ):
         print(title)
         for name, entry in table.items():
             print(f"  {name:<16} {entry.line}")

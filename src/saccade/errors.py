@@ -19,6 +19,10 @@ class InputError(ValueError):
         super().__init__(_one_line(sentence))
 
 
+class Held(InputError):
+    """The folder of a run is being written by another process."""
+
+
 class RunError(RuntimeError):
     """A run could not go on, through nobody's input: its numbers are no longer finite, say. Exit code 1."""
 

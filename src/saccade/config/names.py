@@ -272,6 +272,53 @@ OPTIMIZERS: dict[str, Entry] = {
 }
 
 
+def _text(default: str | None, help: str) -> Option:
+    return Option(
+        default, help, "a word or a quoted text", lambda x: isinstance(x, str) or (x is None and default is None)
+    )
+
+
+_CPUS = _number(1, "processors a run", least=0, below=1024)
+ENGINES: dict[str, Entry] = {
+    "local": Entry(
+        "processes of this machine, side by side",
+        "saccade.engines.local",
+        {
+            "workers": Option(
+                None,
+                "how many at once; none: one a core, or one on a GPU",
+                f"none or a whole number from 1 to {_MOST}",
+                lambda x: x is None or (type(x) is int and 1 <= x <= _MOST),
+            )
+        },
+    ),
+    "ray": Entry(
+        "tasks of a Ray cluster (needs ray); what a node that dies was doing is done elsewhere",
+        "saccade.engines.ray",
+        {
+            "address": _text(
+                "auto", "of the cluster, such as '10.0.0.1:6379'; auto: the one here; none: start one here"
+            ),
+            "cpus": _CPUS,
+            "gpus": _number(0, "GPUs a run; a fraction, such as 0.25, puts several on one", least=0, below=1024),
+        },
+    ),
+    "slurm": Entry(
+        "an array job in Slurm's queue (needs submitit); runs that are cut off are queued again, and continue",
+        "saccade.engines.slurm",
+        {
+            "folder": _text("slurm", "for logs, on a disk that all machines see"),
+            "partition": _text(None, "of the cluster; none: its default"),
+            "hours": _number(24, "a run may take before it is queued again", above=0, below=10_000),
+            "cpus": _whole(1, "processors a run", least=1, most=1024),
+            "gpus": _whole(0, "GPUs a run", least=0, most=64),
+            "at_once": _whole(256, "runs at most at the same time", least=1),
+            "cluster": _choice("slurm", "slurm, or local: the same as processes of this machine", "slurm", "local"),
+        },
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Network:
     """A named network: its line in `saccade list`, its layers and the head that goes on any of them."""

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import sys
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Raises RunError where the disk takes no more, InputError where the file cannot be written for another reason.
     """
-    beside = path.with_name(f".{path.name}.part")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # of this writer alone
     try:
         with beside.open("wb") as stream:
             stream.write(content)

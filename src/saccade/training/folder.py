@@ -27,7 +27,7 @@ import torch
 from .. import __version__
 from ..config.run import INCIDENTAL, TrainConfig, read_recipe, to_yaml
 from ..data.memory import read_bounded
-from ..errors import InputError
+from ..errors import Held, InputError
 from .checkpoint import refusal, write_whole
 
 
@@ -49,7 +49,7 @@ def claimed(folder: Path, config: TrainConfig) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(
+            raise Held(
                 f"The output folder {folder} is being written by another process; it takes one at a time."
             ) from None
         except OSError as error:

@@ -24,13 +24,13 @@ def stages(sites: list[Site], shapes: list[tuple[int, ...]], count: int) -> list
             f"divide=layers found {len(sites)} groups of layers for {count} processes; it takes as many groups at least, which "
             "layer-wise schedules have (gll, rll, simultaneous)."
         )
-    costs = [_operations(site, shape) for site, shape in zip(sites, shapes, strict=True)]
+    costs = [operations(site, shape) for site, shape in zip(sites, shapes, strict=True)]
     cuts = ((0, *inner, len(sites)) for inner in combinations(range(1, len(sites)), count - 1))
     best = min(cuts, key=lambda cut: max(sum(costs[a:b]) for a, b in pairwise(cut)))
     return [range(a, b) for a, b in pairwise(best)]
 
 
-def _operations(site: Site, shape: tuple[int, ...]) -> int:
+def operations(site: Site, shape: tuple[int, ...]) -> int:
     """Floating point operations of one image's way up."""
     parameter = next(site.parameters())
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -1,0 +1,136 @@
+"""Sweeps: a recipe, some of its fields varied, every combination a run; on any engine, each combination once.
+
+A run's folder is named by what was chosen, so that the same run asked for twice, by two sweeps or by two writers, is one
+run. Its result holds nothing but what the choices fix.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import api, engines
+from .config.run import INCIDENTAL, TrainConfig, check, from_dict
+from .errors import InputError, RunError
+from .parallel import Report
+from .report.tables import Table, spread
+from .training.folder import read_json, read_metrics, surroundings, write_json
+
+
+def parse(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """What is varied, from texts such as `rate=[1e-4, 3e-4]` and `loss=["hinge(m1=1)", simclr]`: YAML lists.
+
+    >>> parse(["rate=[1e-4, 1]", "rule=[bp, rf]"])
+    {'rate': [0.0001, 1.0], 'rule': ['bp', 'rf']}
+
+    Raises InputError for what is no list of a field's values.
+    """
+    types = {f.name: f.type for f in fields(TrainConfig)}
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        name, equals, written = text.partition("=")
+        try:
+            values = yaml.safe_load(written)
+        except yaml.YAMLError:
+            values = None
+        if name not in types or name in found or not equals or not isinstance(values, list) or not values:
+            raise InputError(
+                f"The variation {text!r} cannot be used; it takes a field of a recipe, once, and a list of values in "
+                "brackets, such as rate=[1e-4, 3e-4]."
+            )
+        if types[name] is float:  # YAML reads 1e-4 as text
+            try:
+                values = [float(value) for value in values]
+            except (TypeError, ValueError):
+                raise InputError(f"The variation {text!r} has a value that is no number.") from None
+        found[name] = values
+    return found
+
+
+def runs(base: TrainConfig, varied: Mapping[str, Sequence[Any]], seeds: int = 1) -> dict[str, TrainConfig]:
+    """The configurations of a sweep by their names. Raises InputError for one that cannot run."""
+    made = {}
+    for values in product(*varied.values(), *([] if "seed" in varied else [range(base.seed, base.seed + seeds)])):
+        names = [*varied, *([] if "seed" in varied else ["seed"])]
+        config = from_dict(asdict(base) | dict(zip(names, values, strict=True)), "The sweep")
+        check(config)
+        made[_name(config)] = config
+    return made
+
+
+def _name(config: TrainConfig) -> str:
+    chosen = {name: value for name, value in asdict(config).items() if name not in INCIDENTAL}
+    return f"{hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:12]}-seed{config.seed}"
+
+
+def run(
+    base: TrainConfig,
+    varied: Mapping[str, Sequence[Any]],
+    out: Path,
+    *,
+    seeds: int = 1,
+    engine: str = "local",
+    probe: tuple[str, str] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Table:
+    """Run what is missing of every combination at every seed, and tell of all; `out/sweep.json` holds the same.
+
+    `probe` names labeled images to fit a linear probe on, and images to score it on.
+    """
+    configs = runs(base, varied, seeds)
+    out.mkdir(parents=True, exist_ok=True)
+    missing = {
+        name: (config, str((out / name).resolve()), probe)
+        for name, config in configs.items()
+        if not _result(out / name, probe).exists()
+    }
+    engines.run(_trained, missing, engine, progress)
+    found = {name: read_json(_result(out / name, probe)) for name in configs}
+    write_json(out / "sweep.json", {"varied": dict(varied), "runs": found, **surroundings()})
+    return table(varied, list(found.values()), probe)
+
+
+def _result(folder: Path, probe: tuple[str, str] | None) -> Path:
+    name = "loss" if probe is None else hashlib.sha256(" ".join(probe).encode()).hexdigest()[:12]
+    return folder / f"result-{name}.json"
+
+
+def _trained(task: tuple[TrainConfig, str, tuple[str, str] | None], report: Report) -> None:
+    config, folder, probe = task
+    path = Path(folder)
+    api.train(config, out=path, progress=lambda step, steps, loss: report(0.9 * step / steps))
+    losses = [row["loss"] for row in read_metrics(path) if "loss" in row]
+    chosen = {name: value for name, value in asdict(config).items() if name not in INCIDENTAL}
+    result: dict[str, Any] = {"config": chosen, "loss": losses[-1]}
+    if probe is not None:
+        [found] = api.probe(path, *probe, seed=config.seed)
+        result |= {"probe": list(probe), "accuracy": found.accuracy}
+    keep(_result(path, probe), result)
+    report(1.0)
+
+
+def keep(path: Path, result: dict[str, Any]) -> None:
+    """Write a result, or find it there: two writers of one run must agree. Raises RunError where they don't."""
+    if path.exists():
+        if (other := read_json(path)) != json.loads(json.dumps(result)):
+            raise RunError(f"{path.name} in {path.parent.name} was written with another result: {other}, not {result}.")
+        return
+    write_json(path, result)
+
+
+def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], probe: tuple[str, str] | None) -> Table:
+    """A row for each combination, over its seeds."""
+    names = [name for name in varied if name != "seed"]
+    what = "loss" if probe is None else "accuracy"
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    for one in found:
+        groups.setdefault(tuple(one["config"][name] for name in names), []).append(one[what])
+    header = [*names, "last loss" if probe is None else "test accuracy (%)"]
+    rows: list[list[Any]] = [[*map(str, values), spread(numbers)] for values, numbers in groups.items()]
+    said = "" if probe is None else f", of a linear probe fitted on {probe[0]} and scored on {probe[1]}"
+    return Table(header, rows, f"{len(found)} runs{said}.", digits=4 if probe is None else 2)

@@ -1,0 +1,127 @@
+"""Sweeps: every combination once, whoever asks."""
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from saccade import engines, sweep
+from saccade.cli import main
+from saccade.config.run import to_yaml
+from saccade.errors import Held, InputError, RunError
+from saccade.training.checkpoint import write_whole
+from saccade.training.folder import claimed
+
+VARIED = {"rate": [1e-3, 2e-3], "rule": ["bp", "rf"]}
+
+
+def test_every_combination_at_every_seed_runs_once(tiny, tmp_path, monkeypatch):
+    ran: list[str] = []
+    real = sweep._trained
+    monkeypatch.setattr(sweep, "_trained", lambda task, report: (ran.append(task[1]), real(task, report)))
+    found = sweep.run(tiny, VARIED, tmp_path, seeds=2, engine="own.in_turn")
+    assert len(ran) == 8 and [row[:2] for row in found.rows] == [
+        [str(a), b] for a in (0.001, 0.002) for b in ("bp", "rf")
+    ]
+    told = json.loads((tmp_path / "sweep.json").read_text())
+    assert len(told["runs"]) == 8 and all((tmp_path / name / "weights.safetensors").exists() for name in told["runs"])
+    more = sweep.run(tiny, {**VARIED, "rate": [1e-3, 3e-3]}, tmp_path, seeds=2, engine="own.in_turn")
+    assert len(ran) == 12 and more.rows[0] == found.rows[0]
+
+
+def test_names_hang_on_choices_alone(tiny):
+    [name] = sweep.runs(tiny, {})
+    assert [name] == list(sweep.runs(replace(tiny, checkpoint_seconds=5, device="cpu"), {}))
+    assert [name] != list(sweep.runs(replace(tiny, rate=0.5), {}))
+    assert list(sweep.runs(tiny, {"seed": [3]})) == list(sweep.runs(replace(tiny, seed=3), {}))
+
+
+def test_a_sweep_probes_where_it_is_told_to(tiny, tmp_path, capsys):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(to_yaml(tiny))
+    command = [
+        "sweep",
+        str(recipe),
+        "rule=[bp, rf]",
+        "--engine",
+        "own.in_turn",
+        "--out",
+        str(tmp_path / "out"),
+        "--quiet",
+    ]
+    assert main([*command, "--train", "digits:train[:200]", "--test", "digits:test[:100]", "--format", "csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("rule,test accuracy (%) mean") and [line.split(",")[0] for line in lines[1:3]] == [
+        "bp",
+        "rf",
+    ]
+    assert all(10 < float(line.split(",")[1]) <= 100 for line in lines[1:3])
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["rate=1e-4"], "'rate=1e-4' cannot be used"),
+        (["speed=[1]"], "'speed=\\[1\\]' cannot be used"),
+        (["rate=[1]", "rate=[2]"], "'rate=\\[2\\]' cannot be used"),
+        (["rate=[fast]"], "has a value that is no number"),
+        (["rule=[bp"], "cannot be used"),
+    ],
+)
+def test_variations_that_cannot_be_used_are_refused(texts, said):
+    with pytest.raises(InputError, match=said):
+        sweep.parse(texts)
+
+
+def test_a_combination_that_cannot_run_is_refused_before_any_runs(tmp_path, capsys):
+    assert main(["sweep", "digits", "rule=[bp, none]", "--out", str(tmp_path / "out")]) == 2
+    assert "Unknown rule 'none'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(["sweep", "digits", "rule=[bp]", "--engine", "cloud", "--out", str(tmp_path / "out")]) == 2
+    assert "Unknown engine 'cloud'; it takes local, ray, slurm" in capsys.readouterr().err
+
+
+def test_two_results_of_one_run_must_agree(tmp_path):
+    path = tmp_path / "result.json"
+    sweep.keep(path, {"loss": 1.0, "of": (1, 2)})
+    sweep.keep(path, {"loss": 1.0, "of": (1, 2)})
+    with pytest.raises(RunError, match="was written with another result"):
+        sweep.keep(path, {"loss": 1.5, "of": (1, 2)})
+
+
+def test_writers_of_one_file_leave_it_whole(tmp_path):
+    path, contents = tmp_path / "result.json", [bytes([k]) * 100_000 for k in range(4)]
+    threads = [threading.Thread(target=lambda c=c: [write_whole(path, c) for _ in range(20)]) for c in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() in contents and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_task_waits_for_a_folder_that_a_dying_process_holds(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines.time, "sleep", lambda seconds: held.pop().__exit__(None, None, None))
+    held = [claimed(tmp_path / "run", tiny)]
+    held[0].__enter__()
+
+    def task(folder: Path, report):
+        with claimed(folder, tiny):
+            return "mine"
+
+    assert engines._patiently(task, tmp_path / "run", print) == "mine" and not held
+
+
+def test_patience_ends(monkeypatch):
+    def held(task, report):
+        raise Held("It is held.")
+
+    monkeypatch.setattr(engines, "_PATIENCE", 0)
+    with pytest.raises(Held):
+        engines._patiently(held, None, print)
+
+
+def test_an_engine_that_is_not_installed_is_named():
+    with pytest.raises(InputError, match="needs no_such_library; it takes pip install 'saccade\\[ray\\]'"):
+        engines._library("no_such_library", "ray")
