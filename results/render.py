@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import ranks
+
 from saccade.paper import SCALES, TABLES, results
 from saccade.paper.audits import audited
 from saccade.plausibility.verdict import Report
@@ -123,6 +125,7 @@ def render() -> None:
         HERE.parent / "docs" / "trust.md",
         [write(json.loads(path.read_text())) for write, path in trust if path.exists()],
     )
+    put(HERE.parent / "docs" / "distributed.md", [ranks.page()])
     parts = []
     if (path := HERE / "quickstart.json").exists():
         parts.append(quickstart(json.loads(path.read_text())))

@@ -25,7 +25,7 @@ VARIED = {"rule": ["bp", "rf", "dtp"], "schedule": ["e2e", "rll"]}
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=OUT, help="JSON file to write")
-    parser.add_argument("--steps", type=int, default=300, help="a run")
+    parser.add_argument("--steps", type=int, default=200, help="a run")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
     from ray.cluster_utils import Cluster

@@ -38,7 +38,7 @@ def test_a_job_that_is_warned_is_queued_again_and_continues(tmp_path, monkeypatc
         [child] = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
         os.kill(int(child), warning)
 
-    base = config_of("e2e", "bp", "hinge", epochs=1000, checkpoint_seconds=0.05)
+    base = config_of("e2e", "bp", "hinge", epochs=100, checkpoint_seconds=0.05)
     out = tmp_path / "queue"
     warner = threading.Thread(target=warn)
     warner.start()

@@ -47,8 +47,10 @@ def ray(
 ) -> dict[str, Any]:
     """Tasks of a Ray cluster, each with its share of processors and GPUs; those of a node that dies start elsewhere."""
     ray = _library("ray", "ray")
+    joins = not ray.is_initialized()
     try:
-        ray.init(None if address == "none" else address, log_to_driver=False, ignore_reinit_error=True)
+        if joins:
+            ray.init(None if address == "none" else address, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
             f"The Ray cluster at {address!r} cannot be reached ({str(error).splitlines()[0]}); it takes an address such as "
@@ -73,6 +75,8 @@ def ray(
         for one in waiting:
             ray.cancel(one, force=True)
         ray.kill(board)
+        if joins:
+            ray.shutdown()
     if progress:
         progress(1.0)
     return {name: found[name] for name in tasks}
