@@ -71,7 +71,9 @@ def test_print_config_writes_a_recipe_that_reads_back(capsys, tmp_path):
 def test_train_probe_embed_page(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", *TINY, "--out", "run"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["run   run", "page  run/page.html"]
+    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert list(said) == ["run", "weights", "metrics", "loss", "steps", "seconds", "page"] and said["steps"] == "3"
+    assert all(Path(said[name]).exists() for name in ("run", "weights", "metrics", "page"))
     labeled = ["--train", "digits:train[:100]", "--test", "digits:test[:50]", "--quiet"]
     assert main(["probe", "run", *labeled, "--layers", "all", "--json"]) == 0
     assert [row["layer"] for row in json.loads(capsys.readouterr().out)] == [1, 2]

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from saccade.config.names import NETWORKS
 from saccade.errors import InputError
@@ -245,3 +246,27 @@ def test_flatten_hands_its_gradient_down_in_the_layout_that_came_in(layout):
     (flat @ weight).sum().backward()
     assert layouts == [True]
     torch.testing.assert_close(leaf.grad, 2 * weight.view(3, 4, 5).expand(2, 3, 4, 5))
+
+
+@pytest.mark.parametrize("name", [n for n in NETWORKS if "vgg6" not in n])
+def test_torchvision_names_every_layer_and_part(name):
+    image = BY_HAND[name][0]
+    encoder, x = build(name, image).eval(), torch.rand(2, *image)
+    parts = [f"{k}.{role}" for k, layer in enumerate(encoder) for role, _ in layer.named_children()]
+    assert set(parts) <= set(get_graph_node_names(encoder)[1])
+    found = create_feature_extractor(encoder, parts)(x)
+    for k, layer in enumerate(encoder):
+        x = layer(x)
+        last = list(layer.named_children())[-1][0]
+        torch.testing.assert_close(found[f"{k}.{last}"], x)
+    assert create_feature_extractor(encoder, {"1.linear": "middle"})(torch.rand(1, *image))["middle"].shape[0] == 1
+
+
+def test_torchvision_names_the_layers_of_a_users_chain():
+    encoder = layers_of(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    )
+    x = torch.rand(2, 3, 8, 8)
+    found = create_feature_extractor(encoder.eval(), ["0", "1.linear"])(x)
+    torch.testing.assert_close(found["0"], encoder[0](x))
+    torch.testing.assert_close(found["1.linear"], encoder(x))

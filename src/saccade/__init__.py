@@ -1,13 +1,33 @@
 """Self-supervised learning in deep networks by biologically plausible rules.
 
-The functions of `saccade.api` are here by name; they are imported when first asked for, so that the command line's help
+What a user imports is here by name; it is imported when first asked for, so that the command line's help
 need not wait for torch.
 """
 
 __version__ = "0.1.0"
 
-_API = ("TrainConfig", "audit", "embed", "evaluate", "load_encoder", "load_images", "page", "probe", "train", "verify")
-__all__ = [*_API, "__version__"]
+_API = (
+    "TrainConfig",
+    "audit",
+    "brainscore_model",
+    "compare",
+    "embed",
+    "evaluate",
+    "export",
+    "load_encoder",
+    "load_images",
+    "page",
+    "probe",
+    "tensorboard",
+    "train",
+    "verify",
+)
+_ELSEWHERE = {
+    "SelfSupervisedEncoder": "adapters.sklearn",
+    "convert": "rules",
+    "from_pretrained": "adapters.huggingface",
+}
+__all__ = [*_API, *_ELSEWHERE, "__version__"]
 
 
 def __getattr__(name: str):
@@ -15,8 +35,8 @@ def __getattr__(name: str):
         from .config.run import TrainConfig
 
         return TrainConfig
-    if name in _API:
-        from . import api
+    if name in _API or name in _ELSEWHERE:
+        from importlib import import_module
 
-        return getattr(api, name)
+        return getattr(import_module(f".{_ELSEWHERE.get(name, 'api')}", __name__), name)
     raise AttributeError(f"module 'saccade' has no attribute {name!r}")

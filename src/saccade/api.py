@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from . import measures, networks, views
-from .config.run import TrainConfig, check, from_dict, head_of, recipe
+from .adapters.brainscore import BrainScoreModel
+from .adapters.export import write_onnx, write_pt2
+from .adapters.huggingface import write_pretrained
+from .adapters.tensorboard import few_features, write_tensorboard
+from .config.names import EXPORTS
+from .config.run import TrainConfig, check, from_dict, head_of, recipe, to_yaml
 from .data import ImageSet
 from .data import load as load_images
 from .errors import InputError
@@ -34,6 +40,8 @@ from .plausibility.own import named
 from .plausibility.verdict import Report
 from .report import figures
 from .report.audit import Audited
+from .report.compare import Comparison
+from .report.compare import compare as compare_runs
 from .report.page import Block, Picture, Section, Svg, write_page
 from .report.run import run_sections
 from .training import build, fingerprint, pick_device, pick_precision, read_weights, replay, train_step
@@ -46,12 +54,16 @@ from .views.sheet import sheet
 __all__ = [
     "TrainConfig",
     "audit",
+    "brainscore_model",
+    "compare",
     "embed",
     "evaluate",
+    "export",
     "load_encoder",
     "load_images",
     "page",
     "probe",
+    "tensorboard",
     "train",
     "verify",
 ]
@@ -104,7 +116,7 @@ def load_encoder(run: Path | str, *, initial: bool = False, device: str = "cpu")
     shape = tuple(read_facts(Path(run))["shape"])
     encoder = networks.build(config.network, shape, config.seed)
     if not initial:
-        _load(encoder, read_weights(Path(run), "encoder."), run)
+        networks.load_weights(encoder, read_weights(Path(run), "encoder."), run)
     return encoder.to(pick_device(device)).eval()
 
 
@@ -119,17 +131,8 @@ def load_classifier(run: Path | str, *, device: str = "cpu") -> nn.Sequential:
         raise InputError(f"{run} was trained without labels and names no classes; probe it.")
     shape = networks.shapes(encoder, tuple(read_facts(Path(run))["shape"]))[-1]
     head = networks.head(head_of(config), shape, len(own["linear.bias"]), config.seed, site, bias=True)
-    _load(head, own, run)
+    networks.load_weights(head, own, run)
     return nn.Sequential(encoder, head.to(next(encoder.parameters()).device)).eval()
-
-
-def _load(module: nn.Module, tensors: dict[str, Tensor], run: Path | str) -> None:
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise InputError(
-            f"The weights of {run} do not fit its configuration: {str(error).splitlines()[-1].strip()}"
-        ) from None
 
 
 def _images(images: Images, config: TrainConfig, device: torch.device) -> ImageSet:
@@ -207,14 +210,23 @@ def evaluate(run: Path | str, test: Images, *, test_views: str | None = None, de
     return 100 * float((scores.argmax(1) == images.labels).double().mean())
 
 
-def embed(run: Path | str, images: Images, *, layer: int | None = None, device: str = "auto") -> Tensor:
+def embed(
+    run: Path | str,
+    images: Images,
+    *,
+    layer: int | None = None,
+    device: str = "auto",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Tensor:
     """The features of one layer (default: the last) for every image: float32 (images, features), flattened."""
     place = pick_device(device)
     encoder = load_encoder(run, device=str(place))
     layer = len(encoder) if layer is None else layer
     if not 0 <= layer <= len(encoder):
         raise InputError(f"layer is {layer}; the run {run} has layers 1 to {len(encoder)}, and 0 for the pixels.")
-    return features(encoder, _fitting(_images(images, configuration(run), place), run), [layer])[layer].cpu()
+    loaded = _fitting(_images(images, configuration(run), place), run)
+    report = partial(progress, "embedding") if progress else None
+    return features(encoder, loaded, [layer], progress=report)[layer].cpu()
 
 
 def distances(run: Path | str, images: Images | None = None) -> dict[str, tuple[Tensor, Tensor]]:
@@ -228,11 +240,13 @@ def distances(run: Path | str, images: Images | None = None) -> dict[str, tuple[
     for when in ("before", "after"):
         model = build(config, loaded)
         if when == "after":
-            _load(model.encoder, {**model.encoder.state_dict(), **read_weights(Path(run), "encoder.")}, run)
+            networks.load_weights(
+                model.encoder, {**model.encoder.state_dict(), **read_weights(Path(run), "encoder.")}, run
+            )
             top = model.sites[-1]
             if top.head is not None:
                 prefix = f"heads.{top.index}."
-                _load(top.head, {**top.head.state_dict(), **read_weights(Path(run), prefix)}, run)
+                networks.load_weights(top.head, {**top.head.state_dict(), **read_weights(Path(run), prefix)}, run)
         x = make_batch(model, loaded, 0)[0].x.to(next(model.encoder.parameters()).dtype)
         with torch.no_grad():
             for site in model.sites[:-1]:
@@ -333,6 +347,100 @@ def page(run: Path | str) -> Path:
         run_page_sections(run),
     )
     return path
+
+
+def compare(runs: Sequence[Path | str], page: Path | str | None = None) -> Comparison:
+    """Two runs or more side by side: what differs in their configurations and surroundings, and their results.
+
+    Written as an HTML page too where `page` names a file.
+    """
+    found = compare_runs(runs)
+    if page is not None:
+        write_page(page, "saccade runs compared", ", ".join(found.names), found.sections())
+    return found
+
+
+def export(run: Path | str, out: Path | str, *, to: str = "huggingface", layer: int | None = None) -> Path:
+    """Write a finished run's encoder for other programs, and return where: `out`.
+
+    `to`: "huggingface", a folder with weights as safetensors, configuration and a model card, which
+    `saccade.from_pretrained` reads; "onnx", a file for any ONNX runtime; "pt2", a file for `torch.export.load`. `layer`
+    cuts the encoder off after that layer, counted from 1, for the last two. The files' outputs are held against the
+    encoder's before they are written.
+
+    Raises InputError for another form, a layer that is not there, and where packages that a form needs are missing.
+    """
+    out, run = Path(out), Path(run)
+    if to not in EXPORTS:
+        raise InputError(f"Unknown form {to!r} to export to; it takes {', '.join(EXPORTS)}.")
+    encoder, config = load_encoder(run), configuration(run)
+    if layer is not None and (to == "huggingface" or not 1 <= layer <= len(encoder)):
+        takes = "none, for the whole encoder" if to == "huggingface" else f"1 to {len(encoder)}"
+        raise InputError(f"layer is {layer} for the form {to} of {run}; it takes {takes}.")
+    if to == "huggingface":
+        return write_pretrained(encoder, config, run, out, audit(config))
+    if out.is_dir() or not out.parent.is_dir():
+        raise InputError(f"{out} cannot be written; it takes a file in a folder that exists.")
+    write = write_onnx if to == "onnx" else write_pt2
+    write(encoder[:layer], tuple(read_facts(run)["shape"]), out)
+    return out
+
+
+def brainscore_model(run: Path | str, **options: Any) -> BrainScoreModel:
+    """A finished run's encoder in the form that Brain-Score takes; `options` are those of `BrainScoreModel`."""
+    return BrainScoreModel(
+        load_encoder(run), tuple(read_facts(Path(run))["shape"]), Path(run).resolve().name, **options
+    )
+
+
+def tensorboard(
+    run: Path | str, out: Path | str | None = None, *, images: Images | None = None, count: int = 500
+) -> Path:
+    """Write a run for TensorBoard, and return the folder: curves, a sheet of views, histograms of the encoder's weights
+    before and after training, and embeddings of `count` images. A run under way is written as far as it is.
+
+    `out`: default `tensorboard` in the run's folder. `images`: whose embeddings; default, those it learned from.
+    """
+    run = Path(run)
+    config = configuration(run)
+    loaded = _images(images if images is not None else config.data, config, torch.device("cpu"))
+    picked = loaded.batch(torch.arange(min(6, len(loaded))))
+    policy = views.parse(config.views, config.size)
+    weights: dict[int, nn.Module] = {0: load_encoder(run, initial=True)}
+    embeddings = None
+    facts = read_facts(run)
+    if facts.get("finished"):
+        encoder = load_encoder(run)
+        weights[int(facts["steps"])] = encoder
+        few = _fitting(loaded, run).take(0, count)
+        found = features(encoder, few, [len(encoder)])[len(encoder)]
+        pictures = few.batch(torch.arange(len(few))).float() / 255
+        labels = None
+        if few.labels is not None:
+            labels = [few.classes[k] if few.classes else str(k) for k in few.labels.tolist()]
+        embeddings = (few_features(found), pictures, labels)
+    return write_tensorboard(
+        Path(out) if out is not None else run / "tensorboard",
+        read_metrics(run),
+        config=to_yaml(config),
+        sheet=sheet(picked, policy, config.seed, len(picked), 8),
+        weights=weights,
+        embeddings=embeddings,
+    )
+
+
+def summary(run: Path | str) -> dict[str, Any]:
+    """Where a finished run's files are, the first and last loss of its sites, and how long it took."""
+    run, facts = Path(run), read_facts(Path(run))
+    losses: dict[int, list[float]] = {}
+    for row in read_metrics(run):
+        if "loss" in row:
+            losses.setdefault(row["site"], []).append(row["loss"])
+    courses = {f"site {site + 1}: ": f"{found[0]:.4g} to {found[-1]:.4g}" for site, found in sorted(losses.items())}
+    said: dict[str, Any] = {"weights": run / "weights.safetensors", "metrics": run / "metrics.jsonl"}
+    if courses:
+        said["loss"] = "; ".join(f"{site if len(courses) > 1 else ''}{course}" for site, course in courses.items())
+    return said | {"steps": facts.get("steps"), "seconds": facts.get("seconds")}
 
 
 def audit(

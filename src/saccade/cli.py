@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints. Nothing heavy is imported before a command needs it."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from .config.names import EXPORTS
 from .config.run import TrainConfig, check, recipe, recipes, to_yaml
 from .errors import InputError, Lost, RunError, Stopped
 
@@ -22,9 +24,14 @@ COMMANDS = {
     "reproduce": "run a table of the paper, cell by cell, and render it beside the published numbers",
     "audit": "find what a configuration needs that a brain could not do",
     "page": "write a run's page anew",
+    "compare": "show where runs differ: configurations, surroundings, results",
+    "export": "write a run's encoder for other programs: Hugging Face layout, ONNX, torch.export",
+    "tensorboard": "write a run for TensorBoard: curves, views, weights, embeddings",
     "verify": "replay a run's first steps and say whether this machine reproduces them exactly",
     "list": "name all losses, schedules, rules, engines, networks, views, data and recipes",
 }
+
+EXIT_CODES = "Exit codes: 0 done; 1 the run failed; 2 bad input, nothing written; 130 stopped, what was done is saved."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,6 +73,13 @@ def _dispatch(argv: list[str]) -> int:
         )
         print("\n".join(f"  {name:<{width}}  {line}" for name, line in COMMANDS.items()))
         print("\nsaccade COMMAND --help explains each.")
+        print("saccade --print_completion bash (zsh, tcsh) writes the shell's completion.")
+        print(f"{EXIT_CODES}\nOutput that is not shown on a terminal has no colour, nor has any where NO_COLOR is set.")
+        return 0
+    if argv[0] == "--print_completion":
+        from . import completion
+
+        print(completion.script(argv[1:], {command: _parser_of(command) for command in COMMANDS}, COMMANDS), end="")
         return 0
     command, rest = argv[0], argv[1:]
     handler: Callable[[list[str]], int] | None = globals().get(f"_{command}") if command in COMMANDS else None
@@ -84,12 +98,34 @@ class _Parser(ArgumentParser):
         raise InputError(f"{reason.rstrip('.')}; {self.prog} --help lists what it takes.")
 
 
-def _parser(command: str, **options: Any) -> _Parser:
-    return _Parser(prog=f"saccade {command}", description=COMMANDS[command].capitalize() + ".", **options)
+def _parser(command: str, epilog: str = "", **options: Any) -> _Parser:
+    said = COMMANDS[command]
+    described, told = f"{said[0].upper()}{said[1:]}.", f"{epilog} {EXIT_CODES}".strip()
+    return _Parser(prog=f"saccade {command}", description=described, epilog=told, **options)
+
+
+class _Asked(Exception):
+    """A command that is asked for its parser, and for nothing else, hands it over."""
+
+    def __init__(self, parser: _Parser):
+        self.parser = parser
+
+
+_ASK = ["--parser"]
+
+
+def _parser_of(command: str) -> _Parser:
+    try:
+        globals()[f"_{command}"](_ASK)
+    except _Asked as asked:
+        return asked.parser
+    raise AssertionError(f"{command} parses nothing")
 
 
 def _parse(parser: _Parser, argv: list[str]) -> Any:
     """Parsed arguments; a boolean option may stand alone, and names may be written with hyphens: `--dry-run`."""
+    if argv is _ASK:
+        raise _Asked(parser)
     flags = {f"--{a.dest}" for a in parser._actions if getattr(a, "_typehint", None) is bool}
     names = {option for a in parser._actions for option in a.option_strings}
     words = []
@@ -101,6 +137,26 @@ def _parse(parser: _Parser, argv: list[str]) -> Any:
         if name in flags and not equals and (place + 1 == len(argv) or argv[place + 1].startswith("-")):
             words.append("true")
     return parser.parse_args(words)
+
+
+def _flags(parser: _Parser, *names: str) -> None:
+    for name in names:
+        parser.add_argument(
+            f"--{name}", type=bool, default=False, help={"json": "print JSON", "quiet": "no progress"}[name]
+        )
+
+
+def _tell(facts: dict[str, Any], as_json: bool) -> None:
+    """What came of a command and where it is, a line each or as JSON."""
+    if as_json:
+        print(json.dumps({name: value if _plain(value) else str(value) for name, value in facts.items()}, indent=2))
+    else:
+        width = max(map(len, facts))
+        print("\n".join(f"{name:<{width}}  {value}" for name, value in facts.items()))
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | bool | int | float | list | dict)
 
 
 def _int(parser: _Parser, name: str, default: int | None, help: str) -> None:
@@ -120,7 +176,7 @@ def _train(argv: list[str]) -> int:
         "--dry_run", type=bool, default=False, help="show parameters, memory and estimated time, train nothing"
     )
     parser.add_argument("--print_config", type=bool, default=False, help="write the recipe on standard output and stop")
-    parser.add_argument("--quiet", type=bool, default=False, help="no progress")
+    _flags(parser, "json", "quiet")
     if argv and not argv[0].startswith("-"):
         argv = ["--config", *argv]
     given = _parse(parser, argv)
@@ -129,21 +185,22 @@ def _train(argv: list[str]) -> int:
         given = _parse(parser, argv)
     given = given.as_dict()
     given.pop("config")
-    out, dry, show, quiet = (given.pop(name) for name in ("out", "dry_run", "print_config", "quiet"))
+    out, dry, show, as_json, quiet = (given.pop(name) for name in ("out", "dry_run", "print_config", "json", "quiet"))
     config = TrainConfig(**given)
     check(config)
     if show:
-        print(to_yaml(config), end="")
+        print(json.dumps(asdict(config), indent=2) + "\n" if as_json else to_yaml(config), end="")
         return 0
     from . import api, progress
 
     if dry:
-        print(api.dry_run(config))
+        said = api.dry_run(config)
+        print(json.dumps(dict(line.split(maxsplit=1) for line in said.splitlines()), indent=2) if as_json else said)
         return 0
     with progress.bar("training", quiet or not _speaks()) as update:
         run = api.train(config, out=out, progress=update)
     if _speaks():
-        print(f"run   {run}\npage  {api.page(run)}")
+        _tell({"run": run, **api.summary(run), "page": api.page(run)}, as_json)
     return 0
 
 
@@ -226,8 +283,7 @@ def _probe(argv: list[str]) -> int:
     _int(parser, "--batch", 500, "of the paper's protocol")
     _int(parser, "--seed", 0, "of the probe's draws")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda")
-    parser.add_argument("--json", type=bool, default=False, help="print JSON")
-    parser.add_argument("--quiet", type=bool, default=False, help="no progress")
+    _flags(parser, "json", "quiet")
     given = _parse(parser, argv).as_dict()
     as_json, quiet, run = given.pop("json"), given.pop("quiet"), given.pop("run")
     from . import api, progress
@@ -236,8 +292,6 @@ def _probe(argv: list[str]) -> int:
     with progress.steps(quiet) as update:
         results = api.probe(run, **{**given, "layers": _layers(given["layers"], run)}, progress=update)
     if as_json:
-        import json
-
         print(json.dumps([result.as_dict() for result in results], indent=2))
         return 0
     header = ["layer", "features", "protocol", "training images", "test accuracy (%)"]
@@ -245,6 +299,7 @@ def _probe(argv: list[str]) -> int:
         [str(r.layer), r.features, r.protocol, str(r.train_size), round(r.accuracy, 2)] for r in results
     ]
     _console().print(to_terminal(Table(header, rows, f"{run}, seed {given['seed']}")))
+    _tell({"kept in": Path(run) / "probes.json"}, False)
     return 0
 
 
@@ -255,22 +310,26 @@ def _embed(argv: list[str]) -> int:
     _int(parser, "--layer", None, "layer, counted from 1 (default: the last)")
     parser.add_argument("--out", "-o", type=str, default="embeddings.npz", help="file to write")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda")
+    _flags(parser, "json", "quiet")
     given = _parse(parser, argv)
+    target = _writable(given.out)
     import io
 
     import numpy as np
 
-    from . import api
+    from . import api, progress
     from .training.checkpoint import write_whole
 
     images = api.load_images(given.data, root=api.configuration(given.run).data_root)
-    arrays = {"embeddings": api.embed(given.run, images, layer=given.layer, device=given.device).numpy()}
+    with progress.steps(given.quiet) as update:
+        found = api.embed(given.run, images, layer=given.layer, device=given.device, progress=update)
+    arrays = {"embeddings": found.numpy()}
     if images.labels is not None:
         arrays["labels"] = images.labels.numpy()
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]
-    write_whole(_writable(given.out), content.getvalue())
-    print(f"{given.out}: embeddings {arrays['embeddings'].shape}")
+    write_whole(target, content.getvalue())
+    _tell({"embeddings": given.out, "arrays": {name: list(array.shape) for name, array in arrays.items()}}, given.json)
     return 0
 
 
@@ -291,6 +350,7 @@ def _views(argv: list[str]) -> int:
     _int(parser, "--count", 8, "views of each")
     _int(parser, "--seed", 0, "of the draws")
     parser.add_argument("--out", "-o", type=str, default="views.png", help="file to write")
+    _flags(parser, "json")
     given = _parse(parser, argv)
     for name in ("rows", "count"):
         if not 1 <= given[name] <= 200:
@@ -313,7 +373,7 @@ def _views(argv: list[str]) -> int:
         else sheet(picked, policy, given.seed, given.rows, given.count)
     )
     write_whole(_writable(given.out), as_png(made))
-    print(given.out)
+    _tell({"views": given.out}, given.json)
     return 0
 
 
@@ -327,15 +387,18 @@ def _audit(argv: list[str]) -> int:
         "--results", type=str | None, default=None, help="with --all: folder of the accuracies (results)"
     )
     parser.add_argument("--steps", type=int, default=3, help="real steps that each layer or network learns for")
-    parser.add_argument("--format", type=str, default="terminal", help="terminal, markdown or json")
+    parser.add_argument(
+        "--format", type=str, default="terminal", help="terminal, markdown or json (--json is the same)"
+    )
     parser.add_argument("--page", type=str | None, default=None, help="write an HTML page to this file")
-    parser.add_argument("--quiet", type=bool, default=False, help="no progress")
+    _flags(parser, "json", "quiet")
     if argv and not argv[0].startswith("-"):
         recipe(argv[0])  # refused here in one sentence, if at all
         argv = ["--config", str(recipes().get(argv[0], argv[0])), *argv[1:]]
     given = _parse(parser, argv).as_dict()
     given.pop("config", None)
-    every, results, steps, form, page, quiet = (
+    form = "json" if given.pop("json") else given["format"]
+    every, results, steps, _, page, quiet = (
         given.pop(name) for name in ("all", "results", "steps", "format", "page", "quiet")
     )
     if form not in ("terminal", "markdown", "json"):
@@ -345,8 +408,6 @@ def _audit(argv: list[str]) -> int:
     if results is not None and not every:
         raise InputError("--results goes with --all, which sets accuracies beside the paper's cells.")
     target = None if page is None else _writable(page)
-    import json
-
     from . import api, progress
     from .report import audit as report
     from .report.tables import to_markdown, to_terminal
@@ -382,10 +443,65 @@ def _audit(argv: list[str]) -> int:
 def _page(argv: list[str]) -> int:
     parser = _parser("page")
     parser.add_argument("run", type=str, help="folder of a finished run")
+    _flags(parser, "json")
     given = _parse(parser, argv)
     from . import api
 
-    print(api.page(given.run))
+    _tell({"page": api.page(given.run)}, given.json)
+    return 0
+
+
+def _compare(argv: list[str]) -> int:
+    parser = _parser("compare")
+    parser.add_argument("runs", type=str, nargs="+", help="folders of two runs or more")
+    parser.add_argument("--page", type=str | None, default=None, help="write an HTML page to this file")
+    _flags(parser, "json")
+    given = _parse(parser, argv)
+    target = None if given.page is None else _writable(given.page)
+    from . import api
+    from .report.tables import to_terminal
+
+    found = api.compare(given.runs, target)
+    if given.json:
+        print(json.dumps(found.as_dict(), indent=2))
+        return 0
+    for table in found.tables():
+        _console().print(to_terminal(table))
+    if target is not None:
+        _tell({"page": target}, False)
+    return 0
+
+
+def _export(argv: list[str]) -> int:
+    parser = _parser("export", usage="saccade export RUN [--to FORM] [--layer LAYER] OUT")
+    parser.add_argument("run", type=str, help="folder of a finished run")
+    parser.add_argument("out", type=str, help="folder (huggingface) or file (onnx, pt2) to write")
+    parser.add_argument("--to", type=str, default="huggingface", help=", ".join(EXPORTS))
+    _int(parser, "--layer", None, "cut off after this layer, counted from 1 (default: the last)")
+    _flags(parser, "json")
+    given = _parse(parser, argv)
+    from . import api
+
+    _tell({given.to: api.export(given.run, given.out, to=given.to, layer=given.layer)}, given.json)
+    return 0
+
+
+def _tensorboard(argv: list[str]) -> int:
+    parser = _parser("tensorboard")
+    parser.add_argument("run", type=str, help="folder of a run, finished or under way")
+    parser.add_argument("--data", type=str | None, default=None, help="images to embed (default: those of the run)")
+    _int(parser, "--count", 500, "how many of them")
+    parser.add_argument(
+        "--out", "-o", type=str | None, default=None, help="folder (default: tensorboard, in the run's)"
+    )
+    _flags(parser, "json")
+    given = _parse(parser, argv)
+    if given.count < 1:
+        raise InputError(f"count is {given.count}; it takes a whole number of at least 1.")
+    from . import api
+
+    out = api.tensorboard(given.run, given.out, images=given.data, count=given.count)
+    _tell({"events": out, "show": f"tensorboard --logdir {out}"}, given.json)
     return 0
 
 
@@ -393,41 +509,41 @@ def _verify(argv: list[str]) -> int:
     parser = _parser("verify")
     parser.add_argument("run", type=str, help="folder of a run")
     _int(parser, "--rows", 3, "logged losses to replay")
+    _flags(parser, "json")
     given = _parse(parser, argv)
     from . import api
 
     verdict = api.verify(given.run, rows=given.rows)
-    print(verdict.said)
+    print(json.dumps(asdict(verdict), indent=2) if given.json else verdict.said)
     return 0 if verdict.exact else 1
 
 
 def _list(argv: list[str]) -> int:
-    _parse(_parser("list"), argv)
+    parser = _parser("list")
+    _flags(parser, "json")
+    given = _parse(parser, argv)
     from .config.data_names import DATA
     from .config.names import ENGINES, LOSSES, NETWORKS, OPTIMIZERS, RULES, SCHEDULES
     from .config.view_names import DEFORMATIONS, POLICIES
 
-    for title, table in (
-        ("losses", LOSSES),
-        ("schedules", SCHEDULES),
-        ("rules", RULES),
-        ("optimizers", OPTIMIZERS),
-        ("engines", ENGINES),
-    ):
+    named: dict[str, Any] = {"losses": LOSSES, "schedules": SCHEDULES, "rules": RULES, "optimizers": OPTIMIZERS}
+    named |= {"engines": ENGINES, "networks": NETWORKS, "views": POLICIES, "deformations": DEFORMATIONS, "data": DATA}
+    found: dict[str, dict[str, str]] = {
+        title: {name: getattr(entry, "line", None) or entry.description for name, entry in table.items()}
+        for title, table in named.items()
+    }
+    found["recipes"] = {name: path.read_text().splitlines()[0].lstrip("# ") for name, path in recipes().items()}
+    if given.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for title, lines in found.items():
         print(title)
-        for name, entry in table.items():
-            print(f"  {name:<16} {entry.line}")
-            for option, about in entry.options.items():
+        for name, line in lines.items():
+            print(f"  {name:<16} {line}")
+            with_options = title in ("losses", "schedules", "rules", "optimizers", "engines")
+            options = named[title][name].options if with_options else {}
+            for option, about in options.items():
                 print(f"  {'':<16}   {option}={about.default}: {about.help}")
-    print("networks")
-    print("\n".join(f"  {name:<16} {network.line}" for name, network in NETWORKS.items()))
-    for title, described in (("views", POLICIES), ("deformations", DEFORMATIONS), ("data", DATA)):
-        print(title)
-        print("\n".join(f"  {name:<16} {entry.description}" for name, entry in described.items()))
-    print("recipes")
-    for name, path in recipes().items():
-        first = path.read_text().splitlines()[0].lstrip("# ")
-        print(f"  {name:<16} {first}")
     return 0
 
 
@@ -436,7 +552,7 @@ def _quickstart(argv: list[str]) -> int:
     _int(parser, "--seeds", 3, "how many seeds")
     parser.add_argument("--all", type=bool, default=False, help="rows for the other schedules and rules too")
     parser.add_argument("--out", type=str, default="runs/quickstart", help="folder of the runs and the page")
-    parser.add_argument("--quiet", type=bool, default=False, help="no progress")
+    _flags(parser, "json", "quiet")
     given = _parse(parser, argv)
     if given.seeds < 1:
         raise InputError(f"seeds is {given.seeds}; it takes a whole number of at least 1.")
@@ -445,8 +561,12 @@ def _quickstart(argv: list[str]) -> int:
 
     with progress.share("quickstart", given.quiet) as update:
         table, page = quickstart.run(Path(given.out), given.seeds, everything=given.all, progress=update)
+    results = page.with_name("results.json")
+    if given.json:
+        print(results.read_text(), end="")
+        return 0
     _console().print(to_terminal(table))
-    print(f"page  {page}")
+    _tell({"runs": given.out, "results": results, "page": page}, False)
     return 0
 
 
@@ -503,4 +623,5 @@ def _reproduce(argv: list[str]) -> int:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console()
+    # Where nobody looks on, a table is not squeezed into eighty columns.
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)

@@ -11,8 +11,10 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,9 +32,14 @@ class Flatten(nn.Flatten):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.requires_grad and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
-            x.register_hook(_channels_last)
-        return super().forward(x)
+        return super().forward(_keeping_layout(x))
+
+
+@torch.fx.wrap  # torch.fx, which torchvision names layers with, takes it as one step: it cannot trace a question
+def _keeping_layout(x: Tensor) -> Tensor:
+    if x.requires_grad and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        x.register_hook(_channels_last)
+    return x
 
 
 def _channels_last(gradient: Tensor) -> Tensor:
@@ -75,7 +82,7 @@ class LocallyConnected2d(nn.Module):
         """The map with `weight` in place of its own."""
         columns = F.unfold(x, self.kernel, padding=self.padding, stride=self.stride)  # (batch, fan_in, positions)
         y = torch.bmm(columns.permute(2, 0, 1), weight.transpose(1, 2))  # (positions, batch, out_channels)
-        return y.permute(1, 2, 0).reshape(len(x), self.out_channels, *self.out_size)
+        return y.permute(1, 2, 0).reshape(x.shape[0], self.out_channels, *self.out_size)
 
     def input_gradient(self, error: Tensor, weight: Tensor) -> Tensor:
         """The transposed map with `weight` applied to `error` (batch, out_channels, *out_size)."""
@@ -256,6 +263,16 @@ def shapes(encoder: Iterable[nn.Module], shape: tuple[int, ...]) -> list[tuple[i
     for layer in encoder:
         result.append(output_shape(layer, result[-1]))
     return result
+
+
+def load_weights(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
+    """Fill `module` with tensors by name; `source` names their origin in the error. Raises InputError for others' names."""
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(
+            f"The weights of {source} do not fit its configuration: {str(error).splitlines()[-1].strip()}"
+        ) from None
 
 
 def layers_of(module: nn.Sequential) -> nn.Sequential:

@@ -112,6 +112,63 @@ def test_resnet18(rule):
         torch.testing.assert_close(net.layer1[0].conv1.feedback - net.layer1[0].conv1.weight, gap, atol=1e-12, rtol=0)
 
 
+class _Tapped(nn.Module):
+    """A map of a user's module that learns at its place: its input arrives without a gradient, and is remembered."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part, self.feedback = part, part.feedback.detach().clone()
+        convert(part, "bp")
+
+    def forward(self, x):
+        self.tap = x
+        return self.part(x.detach())
+
+
+def slow_direct(net, x):
+    """Gradients under direct feedback: the loss's error at the output, carried to every map's input by its own matrix.
+
+    What the error does from there, through normalizations, pools and skip connections, autograd is left to say, of the
+    sum of tap * (B^T delta) over all taps.
+    """
+    twin = copy.deepcopy(net)
+    taps = {name: _Tapped(part) for name, part in twin.named_modules() if isinstance(part, Direct)}
+    convert(twin, "bp")
+    for name, tapped in taps.items():
+        owner, _, own = name.rpartition(".")
+        setattr(twin.get_submodule(owner), own, tapped)
+    twin.zero_grad()
+    z = twin(x)
+    delta = (2 * z).detach()  # of the sum of squares
+    sent = [(t.tap * (delta @ t.feedback).view_as(t.tap)).sum() for t in taps.values() if t.tap.requires_grad]
+    (z.square().sum() + sum(sent)).backward()
+    return {n.replace(".part.", "."): p.grad for n, p in twin.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("kind", ["resnet18", "a user's chain"])
+def test_direct_feedback_step_by_step(kind):
+    torch.manual_seed(2)
+    if kind == "resnet18":
+        net, x = torchvision.models.resnet18(num_classes=4).double(), torch.randn(4, 3, 32, 32).double()
+    else:
+        net, x = users_chain(), torch.randn(3, 3, 8, 8).double()
+    plain = gradients(copy.deepcopy(net), x)
+    convert(net, "dfa", example=tuple(x.shape[1:]))
+    found, expected = gradients(net, x), slow_direct(net, x)
+    assert found.keys() == expected.keys() == plain.keys()
+    for name in found:
+        torch.testing.assert_close(
+            found[name], expected[name], rtol=1e-9, atol=1e-12 * float(expected[name].abs().max())
+        )
+    first = "conv1.weight" if kind == "resnet18" else "0.weight"
+    assert not torch.allclose(found[first], plain[first], rtol=0.1)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    torch.optim.SGD(net.parameters(), lr=1e-3).step()  # a training step moves the weights by the reference's gradient
+    for name, p in net.named_parameters():
+        step = -1e-3 * expected[name] if name in expected else torch.zeros_like(p)
+        torch.testing.assert_close(p.detach() - before[name], step, rtol=1e-6, atol=1e-12 * float(step.abs().max() + 1))
+
+
 @pytest.mark.parametrize("rule", ["rf", "dfa"])
 def test_mobilenet_runs(rule):
     net = convert(torchvision.models.mobilenet_v3_small(num_classes=2), rule, example=(3, 64, 64))

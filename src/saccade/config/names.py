@@ -396,3 +396,10 @@ def choose(text: str, table: dict[str, Entry], what: str) -> tuple[Call, Entry |
     if problem := entry.check(options):
         raise InputError(f"The {what} {text!r} {problem}.")
     return Call(call.name, (), options), entry
+
+
+EXPORTS = {
+    "huggingface": "a folder: weights as safetensors, configuration, model card",
+    "onnx": "a file for any ONNX runtime (extra: onnx)",
+    "pt2": "a file for torch.export.load",
+}

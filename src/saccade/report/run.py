@@ -114,12 +114,21 @@ def _part(name: str) -> str:
             return ".".join(parts)
 
 
+def probe_tables(folder: Path) -> list[Table]:
+    """The table of a run's probes, if it has any."""
+    return [block for block in _probes(folder).blocks if isinstance(block, Table)]
+
+
+def probes_by_measurement(folder: Path) -> dict[tuple[str, ...], dict[int, dict[int, Row]]]:
+    """A run's probes by what was measured (`_PROBED`), then layer, then seed."""
+    found: dict[tuple[str, ...], dict[int, dict[int, Row]]] = {}
+    for row in read_probes(folder) if (folder / "probes.json").exists() else []:
+        found.setdefault(_described(row), {}).setdefault(row["layer"], {})[row["seed"]] = row  # made again, it replaces
+    return found
+
+
 def _probes(folder: Path) -> Section:
-    path = folder / "probes.json"
-    rows = read_probes(folder) if path.exists() else []
-    found: dict[tuple[str, ...], dict[int, dict[int, Row]]] = {}  # by what was measured, then layer, then seed
-    for row in rows:  # the same measurement made again takes the place of the first
-        found.setdefault(_described(row), {}).setdefault(row["layer"], {})[row["seed"]] = row
+    found = probes_by_measurement(folder)
     if not found:
         return Section("Probes", [])
     # what all share is said below the table, which else would be too wide to read

@@ -110,14 +110,14 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_whole(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises InputError where the file is missing or is no JSON object."""
+def read_json(path: Path, takes: str = "the folder of a run") -> dict[str, Any]:
+    """Raises InputError, which says what it takes, where the file is missing or is no JSON object."""
     try:
         values = json.loads(read_bounded(path, 1 << 24))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({error}); it takes the folder of a run.") from None
+        raise InputError(f"{path} cannot be read ({error}); it takes {takes}.") from None
     if not isinstance(values, dict):
-        raise InputError(f"{path} holds no JSON object; it takes the folder of a run.")
+        raise InputError(f"{path} holds no JSON object; it takes {takes}.")
     return values
 
 

@@ -1,0 +1,1 @@
+"""Parts of saccade in the forms that other tools take."""
