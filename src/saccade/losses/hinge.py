@@ -60,7 +60,7 @@ class ContrastiveHinge(nn.Module):
 
     @property
     def gradient(self) -> str:
-        """Which lists carry gradient: "ab", or "b" alone."""
+        """Which lists carry gradient, "ab" or "b" alone."""
         return "b" if self.block else "ab"
 
     def forward(self, z_a: Tensor, z_b: Tensor) -> Tensor:
