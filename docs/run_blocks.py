@@ -1,9 +1,9 @@
 """Run the code of pages as their readers would: `python docs/run_blocks.py docs/guide/tutorial.md`.
 
 Everything on a page runs in order, in one folder and one Python session: a `python` block is executed; one with a caption is
-written to the file that the caption names; in a `console` block each line after `$` is run as a command of
-saccade. A `text` block, and the lines below a command, are what was printed: they are written anew into the page, and the
-tests compare them (`differ`). Blocks of other languages are left alone.
+written to the file that the caption names; each line that begins with `saccade` in an `sh` block, and with `$` in a `console`
+block, is run as a command. A `text` block, and the lines below a command in a `console` block, are what was printed: they
+are written anew into the page, and the tests compare them (`differ`). Blocks of other languages are left alone.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-_BLOCK = re.compile(r"^```(\{code-block\} )?(python|console|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(\{code-block\} )?(python|console|sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _NEAR = 8  # accuracies in percent and angles in degrees differ from one processor to another
 
@@ -31,6 +31,10 @@ def run(page: str) -> str:
         directive, language, body = match.groups()
         if language == "console":
             body = "".join(f"$ {command}\n{_output(_command, command)}" for command in _commands(body))
+        elif language == "sh":
+            for line in body.splitlines():
+                if line.startswith("saccade "):
+                    _output(_command, line)
         elif language == "text":
             body = printed
         elif directive:
