@@ -19,6 +19,7 @@ from .parallel import Report, side_by_side
 
 Function = Callable[[Any, Report], Any]
 Progress = Callable[[float], None] | None
+_RETRIES = 10  # of a task whose process or node died
 _PATIENCE = 120  # seconds for the process of a machine that died to let go of its folder
 
 
@@ -58,17 +59,21 @@ def ray(
         ) from None
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), False)
     board = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here).remote()  # where this process is: it stays
-    remote = ray.remote(_ray_task).options(num_cpus=cpus, num_gpus=gpus, max_retries=-1, retry_exceptions=False)
+    remote = ray.remote(_ray_task).options(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES)
     waiting = {remote.remote(board, function, name, task): name for name, task in tasks.items()}
     found: dict[str, Any] = {}
     try:
         while waiting:
             done, _ = ray.wait(list(waiting), timeout=1.0)
             for one in done:
+                name = waiting.pop(one)
                 try:
-                    found[waiting.pop(one)] = ray.get(one)
+                    found[name] = ray.get(one)
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from None
+                except ray.exceptions.RayError as error:
+                    reason = str(error).strip().splitlines()[0]
+                    raise RunError(f"The run {name} could not be finished on the cluster: {reason}") from None
             if progress:
                 progress(sum(ray.get(board.shares.remote()).values()) / len(tasks))
     finally:
