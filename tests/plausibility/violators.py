@@ -27,6 +27,11 @@ def mean_hinge(z_a, z_b):
     return hinge(z_a, z_b) / len(z_a)
 
 
+def remembered_product(z_a, z_b):
+    """An inner product in its value alone: the error of each unit is what was remembered of it."""
+    return -(z_a.detach() * z_b).sum()
+
+
 class ByHand(torch.autograd.Function):
     """Eq. 5 and 6 written out; autograd only carries them."""
 
@@ -295,6 +300,7 @@ CASES = {  # name: (options, what it violates)
     # The innocent.
     "the hinge with comparisons": ({"loss": "violators.hinge"}, set()),
     "the hinge as a mean": ({"loss": "violators.mean_hinge", "schedule": "rll"}, set()),
+    "a product that no error needs": ({"loss": "violators.remembered_product"}, set()),
     "the hinge's errors by hand": ({"loss": "violators.hand_hinge"}, set()),
     "random feedback by hand": ({"rule": "violators.HandFeedback", "network": DENSE}, set()),
     "by hand, layer by layer": ({"rule": "violators.HandFeedback", "network": DENSE, "schedule": "rll"}, set()),
