@@ -275,6 +275,23 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], source: Path | s
         ) from None
 
 
+def activity(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """How many numbers the parts of `module` give for one image of `shape`: what a backward pass has to remember.
+
+    >>> activity(build("conv2 relu maxpool", (1, 4, 4)), (1, 4, 4))
+    72
+    """
+    counts: list[int] = []
+    parts = [part for part in module.modules() if not any(part.children())]
+    hooks = [part.register_forward_hook(lambda part, given, made: counts.append(made.numel())) for part in parts]
+    try:
+        output_shape(module, shape)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(counts)
+
+
 def layers_of(module: nn.Sequential) -> nn.Sequential:
     """A user's chain as layers: each child with a map opens one, and the parts that follow it join it.
 

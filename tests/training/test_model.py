@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from saccade import networks
 from saccade.data import ImageSet
+from saccade.errors import InputError
 from saccade.losses.hinge import ContrastiveHinge
 from saccade.training import build, train_step
 from saccade.training.checkpoint import restore, save
@@ -252,3 +254,23 @@ def test_the_encoder_is_what_the_sites_train(config, images):
         trained = [id(p) for site in model.sites for p in site.layers.parameters()]
         assert trained == [id(p) for p in model.encoder.parameters()]
         assert all(isinstance(site.head, nn.Module) for site in model.sites)
+
+
+@pytest.mark.parametrize(("schedule", "fits"), [("e2e", False), ("rll", True)])
+def test_a_step_that_memory_cannot_hold_is_refused(config, images, schedule, fits, monkeypatch):
+    config = replace(config, schedule=schedule, optimizer="sgd", batch=8, precision="float32")
+    model = build(config, images)
+    shapes = networks.shapes(model.encoder, model.shape)
+    layers = [networks.activity(layer, shape) for layer, shape in zip(model.encoder, shapes, strict=False)]
+    weights = sum(p.numel() for site in model.sites for p in site.parameters() if p.requires_grad)
+    one = 4 * weights + 4 * 16 * max(layers)  # the gradients, and the larger layer's activity for 8 pairs
+    assert one < 4 * weights + 4 * 16 * sum(layers)
+    monkeypatch.setattr("saccade.training.model.free_memory", lambda device: one)
+    if fits:
+        build(config, images)
+    else:
+        with pytest.raises(InputError, match=r"at batch 8 needs at least 0\.\d GiB of memory, and 0\.\d are free"):
+            build(config, images)
+    monkeypatch.setattr("saccade.training.model.free_memory", lambda device: one - 1)
+    with pytest.raises(InputError, match="it takes a smaller batch"):
+        build(config, images)

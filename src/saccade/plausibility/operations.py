@@ -1,5 +1,6 @@
 """Which operations are not simple: paper, condition (ii). Judged by what an operation is fed with, not by its name alone."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,8 @@ def complexity(op: Op, graded: Callable[[int], bool], *, products: bool, transfe
     of two graded activities to be named too? `transfer`: may a unit's own activity pass through a curve, as it does in a
     transfer function and in its derivative?
     """
-    if transfer and op.name in _TRANSFER:
+    kernel = re.sub(r"_backward(_data)?$", "", op.name)  # a derivative that is one operation counts as its function
+    if transfer and kernel in _TRANSFER:
         return None
     nodes = [_nodes(argument) for argument in op.arguments]
 
@@ -42,8 +44,8 @@ def complexity(op: Op, graded: Callable[[int], bool], *, products: bool, transfe
         return "division"
     if op.name in _INVERSES and fed(0):
         return "division"
-    if op.name in _NAMES and fed(0):
-        return _NAMES[op.name]
+    if kernel in _NAMES and (fed(0) or (kernel != op.name and any(map(fed, range(len(nodes)))))):
+        return _NAMES[kernel]
     if op.name == "pow" and (fed(1) or (fed(0) and op.arguments[1] not in (0, 1))):
         return "powers"
     if op.name in ("linalg_vector_norm", "norm") and fed(0) and _order(op) != 1:

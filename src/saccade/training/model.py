@@ -15,6 +15,7 @@ from ..config.grammar import Call
 from ..config.names import LOSSES, OPTIMIZERS, RULES, SCHEDULES, choose
 from ..config.run import TrainConfig, check, head_of
 from ..data import ImageSet
+from ..data.memory import free_memory
 from ..errors import InputError
 from ..losses import make as make_loss
 from ..losses import needs
@@ -110,7 +111,7 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
             f"batch is {config.batch}, and the images {images.name} are {len(images)}; it takes at most that many."
         )
     policy = views.parse(config.views, config.size)
-    shape, grid = _view_shape(policy, images, wants.layout, config.batch)
+    rows, shape, grid = _view_shape(policy, images, wants.layout, config.batch)
     encoder = networks.build(config.network, shape, config.seed)
     schedule = _made(config.schedule, SCHEDULES, "schedule")
     rule = make_rule(config.rule)
@@ -121,9 +122,12 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
             f"are none with the loss {config.loss} under the schedule {config.schedule}; it takes e2e, larger blocks, or bp."
         )
     dtype = DTYPES[precision]
-    for site, below in zip(sites, _shapes_below(encoder, schedule, shape), strict=True):
+    size = 2 if precision == "bfloat16" else dtype.itemsize
+    below = _shapes_below(encoder, schedule, shape)
+    _refuse_too_large(config, sites, below, size * rows * (config.batch // ranks.count), device)
+    for site, features in zip(sites, below, strict=True):
         site.to(device, dtype).to(memory_format=torch.channels_last)
-        rule.prepare(site, below, config.seed)
+        rule.prepare(site, features, config.seed)
         site.train()
     optimizers = {
         (site.index, group): _optimizer(config, [p for _, p in named], rule.rates.get(group, config.rate))
@@ -193,8 +197,8 @@ def _refuse_shares(config: TrainConfig, sites: list[Site], ranks: Ranks) -> None
 
 def _view_shape(
     policy: Any, images: ImageSet, layout: str, batch: int
-) -> tuple[tuple[int, ...], tuple[int, int] | None]:
-    """The shape of what the encoder sees, from making the views of one picture, and the grid of its patches.
+) -> tuple[int, tuple[int, ...], tuple[int, int] | None]:
+    """How many pictures the encoder sees of each, and their shape, from making the views of one; the grid of patches.
 
     Raises InputError for too few patches.
     """
@@ -202,7 +206,25 @@ def _view_shape(
     made = views.make_views(policy, images.batch(first), first.to(images.device), layout)
     if made.grid is not None:
         check_grid(*made.grid, batch)
-    return tuple(made.x.shape[1:]), made.grid
+    return len(made.x), tuple(made.x.shape[1:]), made.grid
+
+
+def _refuse_too_large(
+    config: TrainConfig, sites: list[Site], below: list[tuple[int, ...]], size: int, device: torch.device
+) -> None:
+    """Refuse what the kernel would end without a word; `size` is the bytes that a unit's activity takes over a batch.
+
+    It counts the least that a step takes: gradients, Adam's two means, and the activity of the largest site.
+    """
+    weights = sum(p.numel() for site in sites for p in site.parameters() if p.requires_grad)
+    activity = max(networks.activity(site.layers, shape) for site, shape in zip(sites, below, strict=True))
+    least = 4 * weights * (3 if choose(config.optimizer, OPTIMIZERS, "optimizer")[0].name == "adam" else 1)
+    least += size * activity
+    if least > (free := free_memory(device)):
+        raise InputError(
+            f"The network {config.network} at batch {config.batch} needs at least {least / 2**30:,.1f} GiB of memory, and "
+            f"{free / 2**30:,.1f} are free; it takes a smaller batch, a smaller network, or layers that learn one by one."
+        )
 
 
 def _made(text: str, table: dict, what: str) -> Any:
