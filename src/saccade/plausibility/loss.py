@@ -289,7 +289,7 @@ def _operations(
         any_graded |= any(e in graded for e in ends)
         for op in trace.behind(ends):
             if kind := complexity(op, graded.__contains__, products=True):
-                complex_[kind, op.place] = f"{kind}: {op.name} at {op.place}, result {op.shape}"
+                complex_.setdefault((kind, op.place), f"{kind}: {op.name} at {op.place}, result {op.shape}")
             if _is_gate(op, graded, varying, shape):
                 gates[op.place, op.shape] = (
                     f"broadcast to all units: a threshold's outcome ({op.name} at {op.place}), {op.shape}: one scalar a "
