@@ -108,8 +108,14 @@ def growth(found: dict[str, Any]) -> str:
         return f"{row['pairs per second']:.0f}" if "pairs per second" in row else None
 
     def table(name: str, rows: list[dict[str, Any]], caption: str) -> str:
-        body: list[list[Any]] = [[str(row[name]), speed(row), f"{row['bytes'] / 2**20:.1f}"] for row in rows]
-        return to_markdown(Table([name, "pairs/s", "peak memory (MiB)"], body, caption))
+        body: list[list[Any]] = [[str(row[name]), f"{row['bytes'] / 2**20:.1f}", speed(row)] for row in rows]
+        return to_markdown(timed([name, "peak memory (MiB)", "pairs/s"], body, caption))
+
+    def timed(header: list[str], body: list[list[Any]], caption: str) -> Table:
+        """Without its last column, the speed, where only memory was measured."""
+        if all(row[-1] is None for row in body):
+            header, body = header[:-1], [row[:-1] for row in body]
+        return Table(header, body, caption)
 
     parts = ["## Growth\n"]
     if "cifar network" in found:
@@ -119,7 +125,7 @@ def growth(found: dict[str, Any]) -> str:
             for s, row in cifar.items()
         ]
         caption = "Memory of a step on the CIFAR network, batch 500, beyond weights, data and optimizer state."
-        parts.append(to_markdown(Table(["schedule", "peak memory (MiB)", "/ end to end", "pairs/s"], body, caption)))
+        parts.append(to_markdown(timed(["schedule", "peak memory (MiB)", "/ end to end", "pairs/s"], body, caption)))
     if "depth" in found:
         for schedule, rows in found["depth"].items():
             parts.append(table("depth", rows, f"Depth, {NAMES[schedule]}: layers of 32 channels at 32x32, batch 20."))
@@ -195,7 +201,8 @@ def render(out: Path = ROOT) -> None:
     parts = ["# Results\n\nRendered from the JSON files in `results/` by `python -m benchmarks.render`.\n"]
     shown = []
     for file, title in (
-        ("e2e", "A training step"),
+        ("two-cores", "A training step, two cores"),
+        ("e2e", "A training step, one core"),
         ("plain-malloc", "The same where freed memory is not kept"),
         ("block", "With the gradient block and 5 negatives"),
         ("rules", "Rules, end to end"),

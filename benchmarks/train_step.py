@@ -6,16 +6,17 @@
 The first line is always ours with E2E BP and the same loss; each named rule and schedule follows in every combination
 that exists, with its ratio to that line in time. Of layer-wise schedules the time is a mean over the layers' turns.
 Rivals learn by E2E BP with all negatives, whatever was chosen for ours. A figure is that of the fastest turn, for
-other programs only ever slow one down; the table says how much they kept the processor busy during that turn.
+other programs only ever slow one down; the table says how much they kept the processor busy during that turn. Processor
+time is that of this process alone: on one core and with `--workers 0` it compares steps whatever else runs.
 """
 
 import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,7 +33,7 @@ from saccade.training.folder import surroundings
 from . import machine, rivals
 from .ours import Ours
 
-OURS = "ours"
+OURS, PROCESSOR = "ours", "processor seconds"
 RIVALS = {
     "plain": ("the plain way", rivals.torchvision_views, lambda: rivals.repeated_hinge),
     "lightly": ("lightly's transform and loss", rivals.lightly_views, rivals.lightly_loss),
@@ -103,7 +104,14 @@ def measure(args: argparse.Namespace, say: Callable[[str], None] = print) -> dic
             contenders[name] = rivals.Rival(
                 images, views(images.shape[1]), loss(), batch=args.batch, workers=args.workers, device=device
             )
-    timer = partial(machine.seconds, device=device)
+    clocks: list[tuple[float, float]] = []
+
+    def timer(work: Callable[[], object]) -> float:
+        started = time.process_time()
+        wall = machine.seconds(work, device)
+        clocks.append((wall, time.process_time() - started))
+        return wall
+
     ours = {}
     for name, contender in contenders.items():
         if isinstance(contender, Ours) and (args.stages == "all" or (args.stages == "first" and contender is first)):
@@ -131,21 +139,24 @@ def measure(args: argparse.Namespace, say: Callable[[str], None] = print) -> dic
         for name, contender in contenders.items():
             with machine.load_beside() as load:
                 each = contender.turn(args.steps, timer)
-            found["turns"][name].append({"seconds": each, "other load": load.others})
-            say(f"turn {number + 1}: {name}: {args.batch / each:.0f} pairs/s, {load}")
+            wall, cpu = clocks.pop()
+            row = {"seconds": each, "processor seconds": each * cpu / wall, "other load": load.others}
+            found["turns"][name].append(row)
+            processor = f"{1e3 * row['processor seconds']:.0f} ms of processor time a step"
+            say(f"turn {number + 1}: {name}: {args.batch / each:.0f} pairs/s, {processor}, {load}")
         if args.out:  # after each turn, so that a run that is cut short has something to show
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(found, indent=1) + "\n")
     return found
 
 
-def fastest(found: dict[str, Any], name: str) -> dict[str, Any]:
-    return min(found["turns"][name], key=lambda turn: turn["seconds"])
+def fastest(found: dict[str, Any], name: str, clock: str = "seconds") -> dict[str, Any]:
+    return min(found["turns"][name], key=lambda turn: turn[clock])
 
 
-def ratio(found: dict[str, Any], name: str) -> float:
-    """Time of a step over that of ours, E2E BP."""
-    return fastest(found, name)["seconds"] / fastest(found, f"{OURS}, e2e bp")["seconds"]
+def ratio(found: dict[str, Any], name: str, clock: str = "seconds") -> float:
+    """Time of a step over that of ours, E2E BP; "processor seconds" leave out what other programs took away."""
+    return fastest(found, name, clock)[clock] / fastest(found, f"{OURS}, e2e bp", clock)[clock]
 
 
 def speeds(found: dict[str, Any]) -> Table:
@@ -161,6 +172,8 @@ def speeds(found: dict[str, Any]) -> Table:
                 f"{1e3 * best['seconds']:.0f}",
                 f"{1e3 * median(turn['seconds'] for turn in turns):.0f}",
                 f"{ratio(found, name):.2f}",
+                f"{1e3 * fastest(found, name, PROCESSOR)[PROCESSOR]:.0f}",
+                f"{ratio(found, name, PROCESSOR):.2f}",
                 f"{100 * share / found['matrix rate']:.0f} %" if share else "",
                 "unknown" if load is None else f"{load:.1f} cores" if load > 0.1 else "none",
             ]
@@ -178,6 +191,8 @@ def speeds(found: dict[str, Any]) -> Table:
         "ms",
         "median ms",
         "ms / ours, e2e bp",
+        "processor ms",
+        "processor ms / ours, e2e bp",
         "convolutions' share of the matrix rate",
         "other load",
     ]

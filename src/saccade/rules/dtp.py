@@ -162,12 +162,12 @@ class DifferenceTargetPropagation(Backpropagation):
         activities[-1] = activities[-1].detach()
 
         if self.order == "targets":
-            self._fill_layers(site, activities, outputs, shift)
+            self._fill_layers(site, outputs, shift)
         for step in range(self.steps if site.inverses else 0):
             self._fill_inverses(site, activities, batch, step)
             yield "inverses"
         if self.order == "inverses":
-            self._fill_layers(site, activities, outputs, shift)
+            self._fill_layers(site, outputs, shift)
         yield "weights"
 
     def _fill_inverses(self, site: Site, activities: list[Tensor], batch: Batch, step: int) -> None:
@@ -183,7 +183,7 @@ class DifferenceTargetPropagation(Backpropagation):
             error = inverse(above).to(noisy.dtype) - noisy
             (error.float() if error.dtype == torch.bfloat16 else error).square().sum().backward()
 
-    def _fill_layers(self, site: Site, activities: list[Tensor], outputs: list[Tensor], shift: Tensor) -> None:
+    def _fill_layers(self, site: Site, outputs: list[Tensor], shift: Tensor) -> None:
         """Gradients of |f_l(x_{l-1}) - x^_l|^2 for every layer, from the top down; `shift` is x^_l - x_l.
 
         The shift travels in place of the target, and in full precision: against the activity it is too small for
@@ -192,15 +192,16 @@ class DifferenceTargetPropagation(Backpropagation):
         for number in reversed(range(len(outputs))):
             outputs[number].backward((-2 * shift).to(outputs[number].dtype))
             if number > 0:
-                shift = self._shift_below(site.inverses[number - 1], activities[number + 1], shift)
+                shift = self._shift_below(site.inverses[number - 1], shift)
 
     @staticmethod
-    def _shift_below(inverse: nn.Module, x: Tensor, shift: Tensor) -> Tensor:
-        """g(x + shift) - g(x): the difference correction leaves only what the target changes."""
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            x = x.to(shift.dtype)
-            with_target, without = inverse(torch.cat([x + shift, x])).chunk(2)
-            return with_target - without
+    def _shift_below(inverse: nn.Module, shift: Tensor) -> Tensor:
+        """g(x + shift) - g(x): the difference correction leaves only what the target changes.
+
+        An inverse is linear but for its bias, so this hangs on the shift alone, whatever x is.
+        """
+        with torch.no_grad(), torch.autocast(shift.device.type, enabled=False):
+            return inverse(shift) - inverse(torch.zeros_like(shift[:1]))
 
 
 def _images(site: Site, batch: Batch) -> int:
