@@ -26,8 +26,9 @@ import torch
 from saccade import draws
 from saccade.config.run import TrainConfig
 from saccade.data import ImageSet
-from saccade.paper import SCALES, TABLES
-from saccade.paper.run import config_of
+from saccade.paper import TABLES
+from saccade.paper.scales import CIFAR
+from saccade.paper.scores import config_of
 from saccade.rules.dtp import DifferenceTargetPropagation
 from saccade.training import build, pick_device, train_step
 from saccade.training import model as model_room
@@ -167,7 +168,7 @@ def whole_run(config: TrainConfig, images: ImageSet, device: torch.device) -> di
 def parts(device: torch.device, dry: bool) -> dict[str, Callable[[], Any]]:
     images = pictures(None, device, 200 if dry else 50_000)
     steps = 2 if dry else 200
-    scale = replace(SCALES["paper"], batch=20, pairs=400) if dry else SCALES["paper"]
+    scale = replace(CIFAR["paper"], batch=20, pairs=400) if dry else CIFAR["paper"]
     table = TABLES["table1"]
     configs = {c.name: config_of(c, scale, 0, len(images)) for c in table.cells if c.trained}
     configs = {name: replace(config, device=str(device)) for name, config in configs.items()}

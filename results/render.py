@@ -1,4 +1,4 @@
-"""Render the README's figures and tables from the JSON files in this folder: `python results/render.py`."""
+"""Render the figures and tables of the README and docs/paper.md from the JSON files in this folder: `python results/render.py`."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,16 @@ from typing import Any
 
 import ranks
 
-from saccade.paper import SCALES, TABLES, results
+from saccade.data import load
+from saccade.paper import FIGURES, TABLES, PaperTable, Scale, results
 from saccade.paper.audits import audited
+from saccade.paper.results import comparisons, corruptions, drawn
+from saccade.paper.results import found as kept
+from saccade.paper.scales import CIFAR
 from saccade.plausibility.verdict import Report
 from saccade.quickstart import as_bars, as_table
 from saccade.report.audit import circuit_section, matrix, plausibility_against_performance
+from saccade.report.page import Svg
 from saccade.report.tables import Table, spread, to_markdown
 
 HERE = Path(__file__).parent
@@ -119,6 +124,55 @@ def audits(made: dict[str, Any]) -> str:
     return f"{to_markdown(matrix(found, 'What each configuration of the tables meets'))}\n{said}\n"
 
 
+def table1() -> list[str]:
+    """Table 1 at every scale that has results, largest first."""
+    table = TABLES["table1"]
+    return [
+        f"### Table 1, {scale.name} scale\n\n{to_markdown(results(table, scale, HERE))}"
+        for scale in table.scales.values()
+        if any(kept(table, scale, HERE).values())
+    ]
+
+
+def paper() -> str:
+    """All that there are results of, table by table and scale by scale, and the figures, which go to docs/paper."""
+    folder = HERE.parent / "docs" / "paper"
+    folder.mkdir(exist_ok=True)
+    parts = []
+    for table in TABLES.values():
+        for scale in scales_of(table):
+            if not any(kept(table, scale, HERE).values()):
+                continue
+            parts.append(f"## {table.name.capitalize()}, {scale.name} scale\n")
+            more = [*comparisons(table, scale, HERE), corruptions(table, scale, HERE)]
+            parts += [to_markdown(one) for one in (results(table, scale, HERE), *more) if one is not None]
+            for name, figure in drawn(table, scale, HERE).items():
+                parts.append(_figure(folder, f"{name}-{scale.name}", figure))
+    for name in ("figure3", "figure4"):
+        parts.append(f"## {name.capitalize()}\n")
+        drawings = FIGURES[name].make(CIFAR["tiny"], load)
+        parts += [_figure(folder, each, figure) for each, figure in drawings.items() if isinstance(figure, Svg)]
+    return "\n".join(parts)
+
+
+def scales_of(table: PaperTable) -> list[Scale]:
+    """A table's scales, and those with changes that have a folder of results."""
+    folders = sorted(path.name for path in (HERE / table.name).glob("*") if path.name not in table.scales)
+    changed = []
+    for name in folders:
+        [first, *_] = (HERE / table.name / name).glob("*.json")
+        facts = json.loads(first.read_text())["scale"]
+        changed.append(
+            Scale(**{key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()})
+        )
+    return [*table.scales.values(), *changed]
+
+
+def _figure(folder: Path, name: str, figure: Svg) -> str:
+    (folder / f"{name}.svg").write_text(figure.svg)
+    return f"![{figure.caption}](paper/{name}.svg)\n\n{figure.caption}\n"
+
+
 def render() -> None:
     trust = [(kills, HERE / "trust" / "kills.json"), (fuzz, HERE / "trust" / "fuzz.json")]
     put(
@@ -131,11 +185,7 @@ def render() -> None:
         parts.append(quickstart(json.loads(path.read_text())))
     if paths := sorted((HERE / "cifar").glob("seed*.json")):
         parts.append(cifar([json.loads(path.read_text()) for path in paths]))
-    for name, table in TABLES.items():
-        for scale in SCALES.values():
-            if any((HERE / name / scale.name).glob("*.json")):
-                shown = to_markdown(results(table, scale, HERE))
-                parts.append(f"### {name.capitalize()}, {scale.name} scale\n\n{shown}")
+    parts += table1()
     about = HERE.parent / "docs" / "audit.md"
     if (path := HERE / "audit.json").exists():
         put(about, [audits(json.loads(path.read_text()))], "<!-- audits -->", "<!-- end of audits -->")
@@ -144,6 +194,7 @@ def render() -> None:
         text = circuit([json.loads(path.read_text()) for path in paths])
         put(about, [text], "<!-- circuit -->", "<!-- end of circuit -->")
     put(HERE.parent / "README.md", parts)
+    put(HERE.parent / "docs" / "paper.md", [paper()])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import measures, networks, views
+from . import networks, views
 from .adapters.brainscore import BrainScoreModel
 from .adapters.export import write_onnx, write_pt2
 from .adapters.huggingface import write_pretrained
@@ -30,11 +30,19 @@ from .data import ImageSet
 from .data import load as load_images
 from .errors import InputError
 from .evaluation.features import features
+from .evaluation.margins import Margins, pairs
+from .evaluation.margins import margins as measure_margins
 from .evaluation.probe import ProbeResult, deformation
 from .evaluation.probe import probe as probe_encoder
 from .losses import make as make_loss
 from .losses import needs
+from .paper import FIGURES, NAMES, TABLES, run_cells, scaled
+from .paper import merge as merge_results
+from .paper import results as paper_results
 from .paper.audits import audited
+from .paper.figures import draw
+from .paper.results import write as write_table
+from .paper.run import chosen
 from .plausibility.audit import audit as run_audit
 from .plausibility.own import named
 from .plausibility.verdict import Report
@@ -44,11 +52,11 @@ from .report.compare import Comparison
 from .report.compare import compare as compare_runs
 from .report.page import Block, Picture, Section, Svg, write_page
 from .report.run import run_sections
+from .report.tables import Table
 from .training import build, fingerprint, pick_device, pick_precision, read_weights, replay, train_step
 from .training import run as run_training
 from .training.folder import add_probes, read_config, read_facts, read_metrics, surroundings
 from .training.loop import Progress
-from .training.model import make_batch
 from .views.sheet import sheet
 
 __all__ = [
@@ -61,8 +69,10 @@ __all__ = [
     "export",
     "load_encoder",
     "load_images",
+    "margins",
     "page",
     "probe",
+    "reproduce",
     "tensorboard",
     "train",
     "verify",
@@ -87,11 +97,17 @@ def train(
 
     Raises InputError for what cannot run, before anything is written.
     """
+    config = _configured(config, options, "train")
+    return run_training(config, Path(out) if out else default_folder(config), images=images, progress=progress)
+
+
+def _configured(config: TrainConfig | str | None, options: dict[str, Any], command: str) -> TrainConfig:
+    """A configuration, recipe or the defaults, with `options` in place of its own. Raises InputError for what cannot run."""
     if not isinstance(config, TrainConfig):
         config = TrainConfig() if config is None else recipe(config)
-    config = from_dict(asdict(config) | options, "train")
+    config = from_dict(asdict(config) | options, command)
     check(config)
-    return run_training(config, Path(out) if out else default_folder(config), images=images, progress=progress)
+    return config
 
 
 def default_folder(config: TrainConfig) -> Path:
@@ -247,13 +263,94 @@ def distances(run: Path | str, images: Images | None = None) -> dict[str, tuple[
             if top.head is not None:
                 prefix = f"heads.{top.index}."
                 networks.load_weights(top.head, {**top.head.state_dict(), **read_weights(Path(run), prefix)}, run)
-        x = make_batch(model, loaded, 0)[0].x.to(next(model.encoder.parameters()).dtype)
-        with torch.no_grad():
-            for site in model.sites[:-1]:
-                x = site.layers(x)
-            z_a, z_b = model.sites[-1](x)[1].flatten(1).float().chunk(2)
-        found[when] = tuple(d.cpu() for d in measures.pair_distances(z_a, z_b))
-    return found  # type: ignore[return-value]
+        found[when] = pairs(model, loaded)[-1]
+    return found
+
+
+def margins(
+    config: TrainConfig | str | None = None,
+    *,
+    images: ImageSet | None = None,
+    batches: int = 1,
+    beyond: float = 0.5,
+    within: float = 0.9,
+    **options: Any,
+) -> list[Margins]:
+    """Distances of a network's positive and negative pairs before training, and margins for the hinge loss by a rule.
+
+    `config` and `options` are those of `train`; `images` stand in for the configured data. One `Margins` for each site: for all
+    of the network end to end, for every layer with its head layer by layer. The rule is that of `evaluation.margins.margins`.
+
+    Raises InputError for a loss that has no pairs, and for shares that are not between 0 and 1.
+    """
+    config = _configured(config, options, "margins")
+    loaded = images if images is not None else _images(config.data, config, pick_device(config.device))
+    return measure_margins(config, loaded, batches=batches, beyond=beyond, within=within)
+
+
+def reproduce(
+    name: str,
+    *,
+    scale: str = "small",
+    cells: list[str] | None = None,
+    seeds: int = 1,
+    results: Path | str = "results",
+    out: Path | str | None = None,
+    merge: Path | str | None = None,
+    render: bool = False,
+    data_root: str | None = None,
+    download: bool = False,
+    workers: int | None = None,
+    progress: Callable[[float], None] | None = None,
+    **changes: Any,
+) -> tuple[Table | None, Path]:
+    """Run what is missing of a table or figure of the paper, and render it; returns the table, if it is one, and its page.
+
+    Args:
+        name: `table1` to `table4`, `pooling`, `supplement-b`, `supplement-c`, `figure1` to `figure9`.
+        scale: paper, small, tiny, mini, smoke or digits; `changes` (see `paper.scaled`) make another of it.
+        cells: some of a table's cells, by name; default: all. `seeds`: how many, from 0.
+        results: folder of the results, one JSON file a cell and seed: what is there is not run again.
+        out: folder of what is rendered (default: `runs/paper/NAME-SCALE`).
+        merge: results of a second machine, to be copied into `results` first.
+        render: run nothing.
+
+    Raises InputError for unknown names, and where the images cannot be had.
+    """
+    if name not in NAMES:
+        raise InputError(f"Unknown name {name!r}; it takes {', '.join(NAMES)}.")
+    if seeds < 1:
+        raise InputError(f"seeds is {seeds}; it takes a whole number of at least 1.")
+    picked = scaled((TABLES[name] if name in TABLES else FIGURES[name]).scales, scale, **changes)
+    folder = Path(out) if out else Path("runs") / "paper" / f"{name}-{picked.name}"
+    if name in FIGURES:
+        if cells or merge or render or workers or seeds > 1:
+            raise InputError(
+                f"{name} is drawn without runs; cells, seeds, workers, merge and render go with {', '.join(TABLES)}."
+            )
+        return None, draw(FIGURES[name], picked, folder, partial(load_images, root=data_root, download=download))
+    table, kept = TABLES[name], Path(results)
+    chosen(table, cells)
+    if merge is not None:
+        came, differ = merge_results(Path(merge), kept)
+        if differ:
+            raise InputError(
+                f"{merge} and {results} differ in {', '.join(map(str, differ))} ({came} other results were copied); remove one of "
+                "each pair."
+            )
+    if not render:
+        run_cells(
+            table,
+            picked,
+            range(seeds),
+            kept,
+            cells=cells,
+            root=data_root,
+            download=download,
+            workers=workers,
+            progress=progress,
+        )
+    return paper_results(table, picked, kept), write_table(table, picked, kept, folder)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ COMMANDS = {
     "probe": "evaluate layers of a run's encoder on labeled images",
     "embed": "write the features of a run's encoder",
     "views": "draw a sheet of pictures and their views",
-    "reproduce": "run a table of the paper, cell by cell, and render it beside the published numbers",
+    "margins": "measure distances of pairs before training and propose the hinge loss's margins",
+    "reproduce": "run a table or figure of the paper, cell by cell, and render it beside the published numbers",
     "audit": "find what a configuration needs that a brain could not do",
     "page": "write a run's page anew",
     "compare": "show where runs differ: configurations, surroundings, results",
@@ -570,54 +571,133 @@ def _quickstart(argv: list[str]) -> int:
     return 0
 
 
+def _margins(argv: list[str]) -> int:
+    epilog = f"RECIPE is a YAML file or one of: {', '.join(recipes())}. Options stand above it."
+    parser = _parser("margins", usage="saccade margins [RECIPE] [options]", epilog=epilog)
+    parser.add_argument("--config", type=str | None, default=None, help="a recipe; saccade margins RECIPE is the same")
+    parser.add_class_arguments(TrainConfig, nested_key=None)
+    _int(parser, "--batches", 1, "batches of views to measure")
+    parser.add_argument(
+        "--beyond", type=float, default=0.5, help="share of positive pairs that m1 is to leave beyond it"
+    )
+    parser.add_argument(
+        "--within", type=float, default=0.9, help="share of negative pairs that m2 is to have within it"
+    )
+    parser.add_argument("--figure", type=str | None, default=None, help="write the histograms to this SVG file")
+    parser.add_argument("--format", type=str, default="terminal", help="terminal, markdown, csv or latex")
+    if argv and not argv[0].startswith("-"):
+        argv = ["--config", *argv]
+    given = _parse(parser, argv)
+    if given.config is not None:
+        parser.set_defaults(asdict(recipe(given.config)))
+        given = _parse(parser, argv)
+    given = given.as_dict()
+    given.pop("config")
+    batches, beyond, within, figure, form = (
+        given.pop(name) for name in ("batches", "beyond", "within", "figure", "format")
+    )
+    target = None if figure is None else _writable(figure)
+    config = TrainConfig(**given)
+    check(config)
+    _known_format(form)
+    from . import api
+    from .losses import make
+    from .report.figures import pair_histograms
+    from .report.tables import Table
+
+    found = api.margins(config, batches=batches, beyond=beyond, within=within)
+    loss = make(config.loss)
+    m1, m2 = (getattr(loss, name, None) for name in ("m1", "m2"))
+    header = ["site", "median of positives", "median of negatives", "proposed m1", "proposed m2"]
+    header += [f"positives beyond m1={m1:g} (%)", f"negatives within m2={m2:g} (%)"] if m1 is not None else []
+    rows: list[list[Any]] = [
+        [
+            str(site),
+            float(one.positives.median()),
+            float(one.negatives.median()),
+            one.m1,
+            one.m2,
+            *((one.beyond(m1), one.within(m2)) if m1 is not None and m2 is not None else ()),
+        ]
+        for site, one in enumerate(found)
+    ]
+    pairs = sum(len(one.positives) for one in found[:1])
+    caption = f"L1 distances before training, of {pairs:,} positive pairs a site: {config.network} on {config.data}"
+    note = f"Rule: m1 leaves {beyond:.0%} of positives beyond it; m2 has {within:.0%} of negatives within it, and is at least twice m1."
+    _print(Table(header, rows, f"{caption}, views {config.views}.", [note], digits=2), form)
+    if target is not None:
+        panels = {f"site {site}": (one.positives, one.negatives) for site, one in enumerate(found)}
+        target.write_text(pair_histograms(panels, m1, m2))
+        print(f"figure  {target}", file=sys.stderr)
+    return 0
+
+
 def _reproduce(argv: list[str]) -> int:
     parser = _parser("reproduce")
-    parser.add_argument("name", type=str, help="a table of the paper, such as table1")
+    parser.add_argument(
+        "name", type=str, help="table1 to table4, pooling, supplement-b, supplement-c, figure1 to figure9"
+    )
     parser.add_argument("--scale", type=str, default="small", help="paper, small, tiny, mini, digits or smoke")
     parser.add_argument(
         "--cells", type=str | None, default=None, help="names of cells, with commas between (default: all)"
     )
     _int(parser, "--seeds", 1, "how many seeds")
+    changes = {
+        "views": (str, "paper, affine-hsv, or a list of deformations"),
+        "negatives": (str, "how few negatives are read: paper or authors"),
+        "pairs": (int, "pairs of views a layer"),
+        "batch": (int, "pictures a step"),
+        "rate": (float, "learning rate"),
+        "probe_epochs": (int, "passes of the probe over its pictures"),
+        "strength": (float, "of the deformed test images (p, above 0, at most 0.8)"),
+        "test_views": (str, "the test images' views"),
+        "encoder_set": (str, "pictures that encoders learn from"),
+        "probe_set": (str, "pictures that classifiers learn from"),
+        "test_set": (str, "pictures to be classified"),
+    }
+    for option, (kind, about) in changes.items():
+        parser.add_argument(f"--{option}", type=kind | None, default=None, help=f"{about} (default: the scale's)")
     _int(parser, "--workers", None, "processes side by side (default: one a core, or one on a GPU)")
     parser.add_argument("--results", type=str, default="results", help="folder of the results")
+    parser.add_argument(
+        "--merge", type=str | None, default=None, help="a second machine's results, to be copied there first"
+    )
+    parser.add_argument("--render", type=bool, default=False, help="run nothing, render what there is")
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="folder of tables, figures and page (default: under runs/)"
+    )
     parser.add_argument("--data_root", type=str | None, default=None, help="folder of the data sets")
+    parser.add_argument("--download", type=bool, default=False, help="fetch data sets that are not there")
     parser.add_argument("--format", type=str, default="terminal", help="terminal, markdown, csv or latex")
     parser.add_argument("--quiet", type=bool, default=False, help="no progress")
-    given = _parse(parser, argv)
-    from . import progress
-    from .paper import SCALES, TABLES, results, run_cells
+    given = _parse(parser, argv).as_dict()
+    _known_format(given["format"])
+    form, quiet, name, cells = (given.pop(option) for option in ("format", "quiet", "name", "cells"))
+    from . import api, progress
+
+    with progress.share(name, quiet) as update:
+        table, page = api.reproduce(name, cells=cells.split(",") if cells else None, progress=update, **given)
+    if table is not None:
+        _print(table, form)
+    print(f"page  {page}", file=sys.stderr)
+    return 0
+
+
+_FORMATS = ("terminal", "markdown", "csv", "latex")
+
+
+def _known_format(form: str) -> None:
+    if form not in _FORMATS:
+        raise InputError(f"Unknown format {form!r}; it takes {', '.join(_FORMATS)}.")
+
+
+def _print(table: Any, form: str) -> None:
     from .report import tables
 
-    formats = {"markdown": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex, "terminal": None}
-    for what, value, valid in (
-        ("name", given.name, TABLES),
-        ("scale", given.scale, SCALES),
-        ("format", given.format, formats),
-    ):
-        if value not in valid:
-            raise InputError(f"Unknown {what} {value!r}; it takes {', '.join(valid)}.")
-    if given.seeds < 1:
-        raise InputError(f"seeds is {given.seeds}; it takes a whole number of at least 1.")
-    table, scale, out = TABLES[given.name], SCALES[given.scale], Path(given.results)
-    cells = given.cells.split(",") if given.cells else None
-    with progress.share(given.name, given.quiet) as update:
-        run_cells(
-            table,
-            scale,
-            range(given.seeds),
-            out,
-            cells=cells,
-            root=given.data_root,
-            workers=given.workers,
-            progress=update,
-        )
-    found = results(table, scale, out)
-    write = formats[given.format]
-    if write is None:
-        _console().print(tables.to_terminal(found))
+    if form == "terminal":
+        _console().print(tables.to_terminal(table))
     else:
-        print(write(found), end="")
-    return 0
+        print({"markdown": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex}[form](table), end="")
 
 
 def _console() -> Any:

@@ -131,3 +131,12 @@ def test_specs_that_name_nothing(spec, words, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=words) as error:
         load(spec)
     assert "\n" not in str(error.value)
+
+
+def test_classes_are_picked_by_a_specification():
+    some = load("digits:train?classes=7,3[:50]")
+    assert len(some) == 50 and some.classes == ["7", "3"] and some.name == "digits:train?classes=7,3[:50]"
+    whole = split_by_class(load("digits:train"), [7, 3])
+    assert some.images.equal(whole.images[:50]) and some.labels.equal(whole.labels[:50])
+    with pytest.raises(InputError, match="no class"):
+        load("digits:train?classes=12")

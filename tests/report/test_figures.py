@@ -104,3 +104,18 @@ def test_picture_gives_back_its_pixels(channels):
 def test_picture_refuses_other_tensors(image):
     with pytest.raises(InputError, match=r"uint8 \(3, height, width\)"):
         figures.picture(image)
+
+
+def test_maps_colour_every_class_and_refuse_nothing_to_draw():
+    places = {f"layer {k}": [(float(i), float(i * k)) for i in range(6)] for k in (1, 2, 3)}
+    svg = figures.maps(places, [0, 1, 2, 0, 1, 2], ["cat", "ship", "dog"], {"ship"})
+    assert svg.startswith("<svg") and svg == figures.maps(places, [0, 1, 2, 0, 1, 2], ["cat", "ship", "dog"], {"ship"})
+    assert svg != figures.maps(places, [1, 1, 2, 0, 1, 2], ["cat", "ship", "dog"], {"ship"})
+
+
+def test_pair_histograms_have_a_panel_each():
+    pairs = ([0.5, 0.7], [1.0, 2.0, 3.0])
+    one, two = (figures.pair_histograms(dict.fromkeys(names, pairs), 1.0, 3.0) for names in (["a"], ["a", "b"]))
+    assert len(two) > len(one)
+    with pytest.raises(InputError, match="not all there"):
+        figures.pair_histograms({"a": ([], [1.0])}, None, None)

@@ -7,6 +7,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ __all__ = ["ImageSet", "load", "split_by_class"]
 
 _SLICE = re.compile(r"(?s)(.*)\[(-?[0-9]{1,18})?:(-?[0-9]{1,18})?\]")
 _SIZE = re.compile(r"(?s)(.*)\?size=([0-9]{1,9})")
+_CLASSES = re.compile(r"(?s)(.*)\?classes=([^?]+)")
 
 
 def load(
@@ -36,8 +38,9 @@ def load(
     """The pictures that `spec` names.
 
     `spec` is `NAME` or `NAME:SPLIT` (`saccade list` shows the names; the split is `train` unless said), a path to an
-    `.npz`, or a path to a folder, which may be followed by `?size=64` to scale and crop its pictures. A slice in
-    square brackets picks some by position: `cifar10:train[:45000]`, `my.npz[45000:]`, `photos?size=64[-100:]`. A name
+    `.npz`, or a path to a folder, which may be followed by `?size=64` to scale and crop its pictures. `?classes=3,5`
+    after any of them picks classes, by number or name, as `split_by_class` does. A slice in square brackets at the end
+    picks some by position: `cifar10:train[:45000]`, `my.npz[45000:]`, `photos?size=64[-100:]`. A name
     goes before a folder that is called the same; write `./digits` for the folder.
 
     `root` is the folder of the named sets (default: the environment's SACCADE_DATA, or ./data); they are downloaded
@@ -50,7 +53,11 @@ def load(
     if match := _SLICE.fullmatch(spec):
         text, start, stop = match[1], *(None if bound is None else int(bound) for bound in match.group(2, 3))
     root = Path(root if root is not None else os.environ.get("SACCADE_DATA") or "data")
-    images = _read(text, root, download, free_memory() // 2 if limit is None else limit)
+    chosen = _CLASSES.fullmatch(text)
+    images = _read(chosen[1] if chosen else text, root, download, free_memory() // 2 if limit is None else limit)
+    if chosen:
+        images = split_by_class(images, [int(one) if one.isdecimal() else one for one in chosen[2].split(",")])
+        images = replace(images, name=text)
     if match:
         images = images.take(start, stop)
     return place(images, device, limit)
@@ -74,7 +81,7 @@ def _read(text: str, root: Path, download: bool, limit: int) -> ImageSet:
     else:
         raise InputError(
             f"There is no data {text!r}; it takes a name ({', '.join(DATA)}), with :SPLIT or not, an .npz, "
-            "or a folder (perhaps with ?size=64), and after it perhaps a slice without a step, like [:1000]."
+            "or a folder (perhaps with ?size=64), and after it perhaps ?classes=0,1 and a slice without a step, like [:1000]."
         )
     if labels is not None and classes is not None and labels.max() >= len(classes):
         raise InputError(f"{source} has a label {labels.max()}, but {name} has {len(classes)} classes, counted from 0.")

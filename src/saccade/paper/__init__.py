@@ -1,6 +1,23 @@
 """The paper's tables and figures as data: their cells, their recipes, their published numbers, and how to run one."""
 
-from .run import SCALES, Scale, results, run_cells
+from .figures import FIGURES
+from .results import accuracies, results
+from .run import merge, run_cells
+from .scales import Scale, scaled
 from .tables import TABLES, Cell, PaperTable
 
-__all__ = ["SCALES", "TABLES", "Cell", "PaperTable", "Scale", "results", "run_cells"]
+NAMES = (*TABLES, *FIGURES)  # what can be reproduced
+
+__all__ = [
+    "FIGURES",
+    "NAMES",
+    "TABLES",
+    "Cell",
+    "PaperTable",
+    "Scale",
+    "accuracies",
+    "merge",
+    "results",
+    "run_cells",
+    "scaled",
+]

@@ -136,18 +136,29 @@ def distances(
 
     Raises InputError where a kind of pair has no distances, or some are not finite.
     """
-    panels = [[np.asarray(pairs, dtype=float).ravel() for pairs in both] for both in (before, after)]
-    if not all(pairs.size and np.isfinite(pairs).all() for both in panels for pairs in both):
+    return pair_histograms({"Before training": before, "After training": after}, m1, m2, xlabel=xlabel)
+
+
+def pair_histograms(
+    panels: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    m1: float | None,
+    m2: float | None,
+    *,
+    xlabel: str = "L1 distance between two embeddings",
+) -> str:
+    """As `distances`, one panel for each of `panels`, {title: (positives, negatives)}."""
+    arrays = [[np.asarray(pairs, dtype=float).ravel() for pairs in both] for both in panels.values()]
+    if not arrays or not all(pairs.size and np.isfinite(pairs).all() for both in arrays for pairs in both):
         raise InputError("The distances to be drawn are not all there or not all finite; it takes finite numbers.")
     margins = [(name, m, side) for name, m, side in (("m1", m1, "right"), ("m2", m2, "left")) if m is not None]
     # a few far pairs would squeeze all others together; they are counted in the last bin
     top = max(
-        [1.02 * np.quantile(pairs, 0.995) for both in panels for pairs in both] + [1.25 * m for _, m, _ in margins]
+        [1.02 * np.quantile(pairs, 0.995) for both in arrays for pairs in both] + [1.25 * m for _, m, _ in margins]
     )
     edges = np.linspace(0, top or 1.0, 51)
-    with _figure(4.6) as figure:
-        both_axes = figure.subplots(2, 1, sharex=True)
-        for axes, title, both in zip(both_axes, ("Before training", "After training"), panels, strict=True):
+    with _figure(1.0 + 1.8 * len(panels)) as figure:
+        every = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, title, both in zip(every, panels, arrays, strict=True):
             for name, pairs, colour in zip(("positive pairs", "negative pairs"), both, COLOURS, strict=False):
                 share, _ = np.histogram(pairs.clip(0, edges[-1]), edges)
                 percent = 100 * share / pairs.size
@@ -161,10 +172,41 @@ def distances(
             axes.set_ylim(0, 1.3 * axes.dataLim.ymax)  # room for the margins' names
             axes.set_xlim(0, edges[-1])
             axes.yaxis.set_major_locator(MaxNLocator(4))
-            axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+            axes.set_title(plain(title), loc="left", fontsize=11, fontweight="bold")
             axes.set_ylabel("% of pairs")
-        both_axes[1].set_xlabel(plain(xlabel))
-        _legend(figure, both_axes[0])
+        every[-1].set_xlabel(plain(xlabel))
+        _legend(figure, every[0])
+        return _svg(figure)
+
+
+def maps(panels: Mapping[str, Points], labels: Sequence[int], classes: Sequence[str], marked: Collection[str]) -> str:
+    """Maps of the same points in the plane, side by side in pairs, one for each of `panels`, {title: places}.
+
+    A point's colour is its class: cold colours and squares for the `marked` classes, warm ones and dots for the others.
+    """
+    both = {True: [c for c in classes if c in marked], False: [c for c in classes if c not in marked]}
+    styles: dict[str, tuple[Any, str]] = {}
+    for kind, names in both.items():
+        shades = matplotlib.colormaps["winter" if kind else "autumn" if both[True] else "hsv"](
+            np.linspace(0.0, 0.85, max(len(names), 1))
+        )
+        styles |= {name: (shade, "s" if kind else "o") for name, shade in zip(names, shades, strict=False)}
+    rows = -(-len(panels) // 2)
+    with _figure(0.6 + 2.2 * rows + 0.2 * len(classes) / _columns(classes)) as figure:
+        every = figure.subplots(rows, 2, squeeze=False).ravel()
+        for axes in every[len(panels) :]:
+            axes.set_axis_off()
+        for axes, (title, points) in zip(every, panels.items(), strict=False):
+            places = np.asarray(points, dtype=float).reshape(-1, 2)
+            for number, name in enumerate(classes):
+                shade, marker = styles[name]
+                chosen = places[np.asarray(labels) == number]
+                axes.plot(*chosen.T, marker, color=shade, markersize=2, markeredgewidth=0, label=plain(name))
+            axes.set_title(plain(title), loc="left", fontsize=11, fontweight="bold")
+            axes.set_xticks([])
+            axes.set_yticks([])
+        handles, names = every[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper left", ncols=_columns(names), markerscale=2.5)
         return _svg(figure)
 
 

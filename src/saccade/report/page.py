@@ -64,8 +64,11 @@ Block = Text | Table | Svg | Picture | Facts | Code
 
 @dataclass(frozen=True)
 class Section:
+    """Blocks under a title; a cell whose link is `#anchor` leads here."""
+
     title: str
     blocks: list[Block]
+    anchor: str = ""
 
 
 def render(title: str, subtitle: str, sections: list[Section]) -> str:

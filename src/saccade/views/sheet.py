@@ -20,7 +20,7 @@ def sheet(images: Tensor, policy: Policy, seed: int = 0, rows: int = 8, views: i
     """
     images = images[:rows]
     keys = _keys(seed, images)
-    return _arranged(images, [policy(images, draws.substream(keys, number)) for number in range(views)])
+    return arranged(images, [policy(images, draws.substream(keys, number)) for number in range(views)])
 
 
 def deformation_sheet(images: Tensor, policy: Policy, seed: int = 0, rows: int = 8) -> Tensor:
@@ -28,7 +28,7 @@ def deformation_sheet(images: Tensor, policy: Policy, seed: int = 0, rows: int =
     every picture undergoes here whatever its probability: uint8 (3, height, width)."""
     images = images[:rows]
     keys = _keys(seed, images)
-    return _arranged(images, [one(images, draws.substream(keys, n)) for n, one in enumerate(policy.alone())])
+    return arranged(images, [one(images, draws.substream(keys, n)) for n, one in enumerate(policy.alone())])
 
 
 def as_png(picture: Tensor) -> bytes:
@@ -44,7 +44,11 @@ def _keys(seed: int, images: Tensor) -> Tensor:
     return draws.image_keys(draws.key(seed, "sheet"), torch.arange(len(images), device=images.device))
 
 
-def _arranged(images: Tensor, columns: list[Tensor]) -> Tensor:
+def arranged(images: Tensor, columns: list[Tensor]) -> Tensor:
+    """Pictures in the first column, and beside each what was made of it: uint8 (3, height, width).
+
+    `images` and each of `columns` are (n, channels, height, width), in [0, 1] if they are not uint8 pictures.
+    """
     originals = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     height, width = (columns[0] if columns else images).shape[2:]
     if originals.shape[2:] != (height, width):

@@ -1,0 +1,143 @@
+"""The paper's figures that need no runs: sheets of pictures and their views, and schematics of the model and its learning."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..config.run import TrainConfig
+from ..data import ImageSet
+from ..evaluation.corruptions import deformed
+from ..report.figures import picture
+from ..report.page import Block, Picture, Section, Svg, write_page
+from ..report.schematic import schematic
+from ..training.checkpoint import write_whole
+from ..views import parse
+from ..views.sheet import arranged, deformation_sheet, sheet
+from .scales import CIFAR, MNIST, ROBUST, STL, Scale
+from .scores import strengths
+
+Load = Callable[[str], ImageSet]
+_ROWS = 8
+
+
+@dataclass(frozen=True)
+class PaperFigure:
+    """A figure without runs: its caption, at which scales it can be had, and what makes its blocks, by file name."""
+
+    name: str
+    caption: str
+    scales: dict[str, Scale]
+    make: Callable[[Scale, Load], dict[str, Picture | Svg]]
+
+
+def _pictures(images: ImageSet) -> Tensor:
+    return images.batch(torch.arange(min(_ROWS, len(images)))).cpu()
+
+
+def _views(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
+    images = _pictures(load(scale.sets[0]))
+    made = sheet(images, parse(scale.views, scale.size), 0, _ROWS, 8)
+    return {"figure1": _sheet(made, f"Pictures of {scale.sets[0]}, and views of each: {scale.views}.")}
+
+
+def _alone(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
+    images, policy = _pictures(load(scale.sets[0])), parse(scale.views, scale.size)
+    what = ", ".join(step.name for step in policy.steps)
+    return {"figure2": _sheet(deformation_sheet(images, policy, 0, _ROWS), f"Each deformation alone: {what}.")}
+
+
+def _deformed(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
+    images = load(scale.sets[2]).take(0, _ROWS)
+    policies = strengths(scale.test_views or "none")
+    columns = [deformed(images, views).batch(torch.arange(len(images))).float() / 255 for views in policies.values()]
+    caption = (
+        f"Test pictures, and the same deformed at strength {', '.join(policies)}, as the classifiers are tested on."
+    )
+    return {"figure9": _sheet(arranged(_pictures(images), columns), caption)}
+
+
+def _supplement(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
+    letters = MNIST[scale.name]
+    parts = (
+        ("cifar100", scale.sets[0], scale.views),
+        ("letters", letters.sets[0], letters.views),
+        ("digits", letters.sets[2], letters.test_views or "none"),
+    )
+    return {
+        f"supplement-b-{name}": _sheet(
+            sheet(_pictures(load(spec)), parse(views), 0, _ROWS, 8),
+            f"Pictures of {spec}, deformed: {views}.",
+        )
+        for name, spec, views in parts
+    }
+
+
+def _sheet(made: Tensor, caption: str) -> Picture:
+    return Picture(picture(made), caption)
+
+
+def _blank(scale: Scale) -> ImageSet:
+    """Pictures that show nothing, of the network's size: a schematic hangs on no more."""
+    shape = {"emnist": (1, 28, 28), "vgg6": (3, 64, 64)}.get(scale.network, (3, 32, 32))
+    return ImageSet(torch.zeros(8, *shape, dtype=torch.uint8))
+
+
+def _model(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
+    config = TrainConfig(network=scale.network, views=scale.views, loss="hinge(negatives=1, block=true)", batch=4)
+    caption = "The model with one negative and the gradient block, end to end, drawn from what a step of it does."
+    return {"figure3": Svg(schematic(config, images=_blank(scale)), caption)}
+
+
+def _layerwise(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
+    made: dict[str, Picture | Svg] = {}
+    for schedule, rule, said in (
+        ("gll", "bp", "Greedy learning while its third layer learns, by backpropagation"),
+        ("rll", "rf", "Randomized learning at a step that has drawn the third layer, by random feedback"),
+    ):
+        config = TrainConfig(
+            network=scale.network, views=scale.views, loss="hinge(negatives=1)", schedule=schedule, rule=rule, batch=4
+        )
+        caption = f"{said}, drawn from what a step of it does: one hidden layer, and a head, at a time."
+        made[f"figure4-{schedule}"] = Svg(schematic(config, site=2, images=_blank(scale)), caption)
+    return made
+
+
+FIGURES: dict[str, PaperFigure] = {
+    figure.name: figure
+    for figure in (
+        PaperFigure("figure1", "Views of pictures, as learning has them", {**CIFAR, "paper": STL["paper"]}, _views),
+        PaperFigure("figure2", "Each deformation alone", {**CIFAR, "paper": STL["paper"]}, _alone),
+        PaperFigure("figure3", "The model", CIFAR, _model),
+        PaperFigure("figure4", "Layer-wise learning", CIFAR, _layerwise),
+        PaperFigure("figure9", "Deformed test pictures", ROBUST, _deformed),
+        PaperFigure(
+            "supplement-b",
+            "Deformed CIFAR-100, letters and digits",
+            {name: scale for name, scale in CIFAR.items() if name in MNIST},
+            _supplement,
+        ),
+    )
+}
+
+
+def draw(figure: PaperFigure, scale: Scale, folder: Path, load: Load) -> Path:
+    """Draw a figure into `folder`: PNG sheets or SVG schematics, and one HTML page, whose path is returned.
+
+    `load` gives the pictures of a name. Raises InputError where the pictures cannot be had.
+    """
+    made = figure.make(scale, load)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, block in made.items():
+        if isinstance(block, Svg):
+            write_whole(folder / f"{name}.svg", block.svg.encode())
+        else:
+            write_whole(folder / f"{name}.png", base64.b64decode(block.uri.partition(",")[2]))
+    blocks: list[Block] = [*made.values()]
+    title = f"saccade reproduce {figure.name}"
+    return write_page(
+        folder / "page.html", title, f"{figure.caption}; {scale.name} scale", [Section(figure.caption, blocks)]
+    )

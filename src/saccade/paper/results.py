@@ -1,0 +1,316 @@
+"""What a folder of results holds of a table: beside the published numbers, compared, drawn, and as a page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..report import figures
+from ..report.page import Block, Code, Facts, Section, Svg, Text, write_page
+from ..report.paired import Paired, differences, holm
+from ..report.tables import Cell as Entry
+from ..report.tables import Link, Spread, Table, plain, spread, to_csv, to_latex, to_markdown
+from ..training.checkpoint import write_whole
+from .run import checked
+from .scales import Scale
+from .scores import VEHICLES
+from .tables import Cell, PaperTable
+
+Found = dict[str, list[dict[str, Any]]]  # the results of each cell, seed by seed
+
+
+def found(table: PaperTable, scale: Scale, out: Path) -> Found:
+    """The results that `out` holds of a table at a scale. Raises InputError for one that is of another scale, or none."""
+    by_cell: Found = {}
+    for cell in table.cells:
+        paths = (out / table.name / scale.name).glob(f"{cell.name}-seed*.json")
+        rows = [checked(path, scale) for path in paths if path.stem.removeprefix(f"{cell.name}-seed").isdecimal()]
+        by_cell[cell.name] = sorted(rows, key=lambda row: row["seed"])
+    return by_cell
+
+
+def results(table: PaperTable, scale: Scale, out: Path, *, links: bool = False) -> Table:
+    """Ours beside the published numbers; what is missing is shown as missing. `links` makes each number lead to `#cell-NAME`."""
+    have = found(table, scale, out)
+    columns = table.columns_at(scale)
+    published = {cell.column for cell in table.cells if cell.published is not None}
+    header = [*table.names]
+    for column in columns:
+        header += [column, "published", "difference"] if column in published else [column]
+    rows = []
+    for row in dict.fromkeys(cell.row for cell in table.cells):
+        cells = [cell for cell in table.cells if cell.row == row]
+        for inner in table.rows or (None,):
+            line: list[Entry] = [*row] if inner is None else [*row, inner]
+            for column in columns:
+                cell = next((c for c in cells if c.column in (column, "")), None)
+                values = [] if cell is None else _values(have[cell.name], column, inner)
+                ours = spread(values) if values else None
+                line.append(Link(ours, f"#cell-{cell.name}") if ours and links and cell else ours)
+                if column in published:
+                    mark = cell.published if cell else None
+                    line += [
+                        mark,
+                        differences([v - mark for v in values]).shown() if values and mark is not None else None,
+                    ]
+            rows.append(line)
+    caption = f"{table.caption}. Ours at {scale.said()}"
+    if published:
+        caption += (
+            "; published: at the paper's scale. Difference: ours less published, with its 95 % interval over seeds"
+        )
+    return Table(header, rows, f"{caption}.", list(table.notes), digits=table.digits)
+
+
+def _values(rows: list[dict[str, Any]], column: str, inner: str | None) -> list[float]:
+    """One number a seed: of a cell's own column its accuracy, else the score of that name."""
+    values = []
+    for row in rows:
+        scores = row.get("scores")
+        if scores is not None and inner is not None:
+            scores = scores.get(inner, {})
+        value = row.get("accuracy") if scores is None else scores.get(column)
+        if value is not None:
+            values.append(float(value))
+    return values
+
+
+def accuracies(table: PaperTable, scale: Scale, out: Path) -> dict[str, Spread]:
+    """Mean and deviation of each cell's accuracy, for those that have results."""
+    have = found(table, scale, out)
+    return {name: spread([row["accuracy"] for row in rows]) for name, rows in have.items() if rows}
+
+
+def comparisons(table: PaperTable, scale: Scale, out: Path) -> list[Table]:
+    """The table's pre-named comparisons, one table a family that has any results: paired tests over seeds."""
+    have = found(table, scale, out)
+    cells = {cell.name: cell for cell in table.cells}
+    made = []
+    for family, pairs in table.compared.items():
+        tests = []
+        for names in pairs:
+            this, that = ({row["seed"]: row["accuracy"] for row in have[name]} for name in names)
+            seeds = sorted(this.keys() & that.keys())
+            tests.append(differences([this[s] - that[s] for s in seeds]) if seeds else None)
+        if not any(tests):
+            continue
+        adjusted = holm([test.p if test else None for test in tests])
+        rows = []
+        for (one, other), test, corrected in zip(pairs, tests, adjusted, strict=True):
+            row: list[Entry] = [_label(cells[one]), _label(cells[other])]
+            theirs = _published_difference(cells[one], cells[other])
+            if test is None:
+                row += [None, None, theirs, None, None, None, None]
+            else:
+                shown = test.shown()
+                row += [test.n, shown, theirs, _agreement(test, theirs), test.p, corrected, test.exact]
+            rows.append(row)
+        least = min(2 / 2**test.n for test in tests if test)
+        notes = [
+            f"Named before the runs: {len(pairs)} comparisons, paired by seed. p: Student's t on the differences, which it takes to "
+            f"be normal; Holm's correction is for all {len(pairs)}, run or not. Sign flips take nothing for granted, and with so "
+            f"few seeds cannot give less than {least:g}. Direction: as published or not, where our interval excludes 0."
+        ]
+        header = [
+            "this",
+            "against",
+            "seeds",
+            "difference (points)",
+            "published",
+            "direction",
+            "p",
+            "p, Holm",
+            "p, sign flips",
+        ]
+        made.append(Table(header, rows, f"Comparisons: {family}, {scale.name} scale.", notes, digits=2))
+    return made
+
+
+def _published_difference(one: Cell, other: Cell) -> float | None:
+    if one.published is None or other.published is None:
+        return None
+    return round(one.published - other.published, 2)
+
+
+def _agreement(test: Paired, theirs: float | None) -> str | None:
+    """Whether ours lies on the side of 0 where the published difference lies."""
+    if theirs is None or test.interval is None:
+        return None
+    low, high = test.interval
+    if low <= 0 <= high:
+        return "undecided"
+    return "as published" if (low > 0) == (theirs > 0) else "opposite"
+
+
+def drawn(table: PaperTable, scale: Scale, out: Path) -> dict[str, Svg]:
+    """The table's figures, by file name, from its results."""
+    have = found(table, scale, out)
+    cells = [cell for cell in table.cells if have[cell.name]]
+    if not cells:
+        return {}
+    draw = {"margins": _margins, "curve": _curves, "layers": _layers, "separation": _maps, "tested": _strengths}
+    return draw[table.measure](table, scale, cells, have) if table.measure in draw else {}
+
+
+def _label(cell: Cell) -> str:
+    return ", ".join(part for part in cell.row if part)
+
+
+def _margins(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found) -> dict[str, Svg]:
+    first = {cell.row[0]: have[cell.name][0] for cell in cells}
+    panels = {
+        f"views: {name}": (row["quantiles"]["positives"], row["quantiles"]["negatives"]) for name, row in first.items()
+    }
+    margins = next(iter(first.values()))
+    caption = f"{table.caption}: seed {margins['seed']}, a batch of {margins['config']['batch']}; {scale.name} scale."
+    return {table.name: Svg(figures.pair_histograms(panels, margins["m1"], margins["m2"]), caption)}
+
+
+def _curves(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found) -> dict[str, Svg]:
+    made: dict[str, Svg] = {}
+    for loss in dict.fromkeys(cell.row[-1] for cell in cells):
+        series = {
+            ", ".join(cell.row[:2]): [(at, value) for at, value in have[cell.name][0]["points"]]
+            for cell in cells
+            if cell.row[-1] == loss
+        }
+        caption = f"Training loss an image against epochs; hinge, {loss}; first seed; {scale.said()}."
+        name = table.name if not made else f"{table.name}-{len(made) + 1}"
+        made[name] = Svg(figures.loss_curve(series, "epoch", "loss"), caption)
+    return made
+
+
+def _layers(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found) -> dict[str, Svg]:
+    columns = table.columns_at(scale)
+    series = {
+        _label(cell): [(float(k), spread(_values(have[cell.name], name, None))) for k, name in enumerate(columns, 1)]
+        for cell in cells
+    }
+    caption = f"{table.caption}; {scale.said()}. Bands: one standard deviation over seeds."
+    return {table.name: Svg(figures.lines(series, "layer", "test accuracy (%)"), caption)}
+
+
+def _maps(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found) -> dict[str, Svg]:
+    made = {}
+    for cell in cells:
+        row = have[cell.name][0]
+        if row.get("map"):
+            svg = figures.maps(row["map"], row["labels"], row["classes"], VEHICLES)
+            caption = (
+                f"t-SNE of the embeddings of {row['images']:,} test images at every layer: {_label(cell)}, seed {row['seed']}; "
+                f"squares in cold colours are vehicles; {scale.name} scale."
+            )
+            made[f"{table.name}-{cell.name}"] = Svg(svg, caption)
+    for measure in table.rows:
+        series = {
+            _label(cell): [
+                (float(k), spread(values))
+                for k, name in enumerate(table.columns_at(scale), 1)
+                if (values := _values(have[cell.name], name, measure))
+            ]
+            for cell in cells
+        }
+        if any(series.values()):
+            name = f"{table.name}-{measure.lower().replace(', ', '-').replace(' ', '-')}"
+            made[name] = Svg(figures.lines(series, "layer", measure), f"{measure} against layer; {scale.name} scale.")
+    return made
+
+
+def _strengths(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found) -> dict[str, Svg]:
+    made = {}
+    for size in _sizes(have, cells):
+        series = {
+            _label(cell): [
+                (float(at), spread([row["curve"][at][size] for row in have[cell.name]]))
+                for at in have[cell.name][0]["curve"]
+            ]
+            for cell in cells
+        }
+        if any(series.values()):
+            caption = (
+                f"Test accuracy against the strength of the test images' deformation, classifiers fitted on {int(size):,} plain "
+                f"pictures; {scale.name} scale. Bands: one standard deviation over seeds."
+            )
+            made[f"{table.name}-strength-{size}"] = Svg(figures.lines(series, "strength", "test accuracy (%)"), caption)
+    return made
+
+
+def _sizes(have: Found, cells: Sequence[Cell]) -> list[str]:
+    """The sizes of the training set that the results have scores for."""
+    return list(next(iter(have[cells[0].name][0]["curve"].values()), {}))
+
+
+def corruptions(table: PaperTable, scale: Scale, out: Path) -> Table | None:
+    """Accuracy under each common corruption at each severity, for classifiers fitted on the most pictures, if there is any."""
+    have = found(table, scale, out)
+    rows: list[list[Entry]] = []
+    for cell in table.cells:
+        for name in have[cell.name][0].get("corruptions", {}) if have[cell.name] else ():
+            by_severity: dict[str, list[float]] = {}
+            for row in have[cell.name]:
+                for severity, scores in row["corruptions"][name].items():
+                    by_severity.setdefault(severity, []).append(scores[max(scores, key=int)])
+            means = [sum(values) / len(values) for values in zip(*by_severity.values(), strict=True)]
+            rows.append([_label(cell), name, *map(spread, by_severity.values()), spread(means)])
+    if not rows:
+        return None
+    size = scale.sizes[-1]
+    caption = (
+        f"Test accuracy (%) under common corruptions, by severity, of classifiers fitted on {size:,} plain pictures; "
+        f"{scale.corrupted:,} test images; {scale.name} scale."
+    )
+    notes = ["Corruptions after Hendrycks and Dietterich (2019), those that torchvision can make."]
+    return Table(["network", "corruption", *(f"severity {s}" for s in range(1, 6)), "mean"], rows, caption, notes)
+
+
+def _configurations(table: PaperTable, have: Found) -> list[Section]:
+    """Each cell that has results: its seeds, and the configuration of the first."""
+    sections = []
+    for cell in table.cells:
+        if not (rows := have[cell.name]):
+            continue
+        seeds: dict[str, Any] = {}
+        for row in rows:
+            machine = row["hardware"]
+            about = {
+                "accuracy (%)": row.get("accuracy"),
+                "command": row["command"],
+                "date": row["date"],
+                "machine": machine.get("gpu") or f"{machine['processor']}, {machine['threads']} thread(s)",
+                "torch": row["versions"]["torch"],
+                "source": row["source"].get("commit", "unknown"),
+                "training (s)": row["run"].get("seconds"),
+                "steps": row["run"].get("steps"),
+            }
+            seeds[f"seed {row['seed']}"] = {name: value for name, value in about.items() if value is not None}
+        settings = yaml.safe_dump(rows[0]["config"], sort_keys=False)
+        title = f"{_label(cell)}{', ' + cell.column if cell.column else ''} ({cell.name})"
+        sections.append(Section(title, [Facts(seeds), Code(settings)], f"cell-{cell.name}"))
+    return sections
+
+
+def write(table: PaperTable, scale: Scale, out: Path, folder: Path) -> Path:
+    """Render a table into `folder`: its Markdown, CSV, LaTeX, its figures as SVG, and one HTML page, whose path is returned."""
+    have, shown = found(table, scale, out), results(table, scale, out)
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = drawn(table, scale, out)
+    more = {f"{table.name}-comparisons-{n}": one for n, one in enumerate(comparisons(table, scale, out), 1)}
+    if (under := corruptions(table, scale, out)) is not None:
+        more[f"{table.name}-corruptions"] = under
+    for name, one in {table.name: shown, **more}.items():
+        for ending, render in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex)):
+            write_whole(folder / f"{name}.{ending}", render(one).encode())
+    for name, svg in pictures.items():
+        write_whole(folder / f"{name}.svg", svg.svg.encode())
+    blocks: list[Block] = [results(table, scale, out, links=True)]
+    if any(have.values()):
+        blocks.append(Text("A number leads to the configuration of its runs, below."))
+    sections = [Section("Result", blocks)]
+    if pictures:
+        sections.append(Section("Figures", [*pictures.values()]))
+    if more:
+        sections.append(Section("Beyond the table", [*more.values()]))
+    sections += _configurations(table, have)
+    page = folder / "page.html"
+    return write_page(page, f"saccade reproduce {table.name}", f"{plain(table.caption)}; {scale.name} scale", sections)

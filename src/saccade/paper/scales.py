@@ -1,0 +1,224 @@
+"""Scales: how much of the paper's protocol a table runs, on which pictures, by name and by option."""
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..config.view_names import resolve
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of the paper's protocol a cell runs. A layer-wise cell trains each layer for as many pairs as E2E."""
+
+    name: str
+    pairs: int
+    batch: int
+    rate: float
+    probe_epochs: int
+    sets: tuple[str, str, str] = ("cifar100:train", "cifar10:train[:45000]", "cifar10:test")  # encoder's, probe's, test
+    network: str = "cifar"
+    views: str = "paper"
+    test_views: str | None = None
+    margins: dict[str, float] = field(
+        default_factory=dict
+    )  # the hinge's, where the network's distances are not those of the CIFAR network
+    negatives: str = "paper"  # how few negatives are read: as the paper says, or as the authors' code does
+    size: int | None = None  # of the views, in pixels
+    patch_views: str = "window flip grey(p=1)"  # of the losses on patches
+    probe_rate: float = 1e-3
+    probe_views: str = "none"  # of the probe's training images, one view each
+    pool_to: int | None = None  # features, average-pooled to no more than that before the probe
+    supervised_epochs: float = 10  # of the networks trained with labels, on the probe's set, at rate 1e-3
+    sizes: tuple[int, ...] = ()  # of the classifier's training set; none: all of it
+    corrupted: int = 10_000  # test images under the common corruptions
+    shown: int = 1_000  # test images whose embeddings are drawn
+    runs: str | None = None  # whose runs the encoders are; none: the table's own
+
+    def said(self) -> str:
+        """The scale in a caption."""
+        deformed = f" deformed by {self.test_views}" if self.test_views else ""
+        sides = f" at {self.size}x{self.size} pixels" if self.size else ""
+        return (
+            f"{self.name} scale: {self.pairs:,} pairs of views a layer (a step end to end trains all), "
+            f"batch {self.batch}, rate {self.rate:g}, views {self.views}{sides}, "
+            + "".join(f"{name}={value:g}, " for name, value in self.margins.items())
+            + ("" if self.negatives == "paper" else f"negatives as the {self.negatives}' code reads them, ")
+            + f"probe of {self.probe_epochs} epochs; network "
+            f"{self.network} trained on {self.sets[0]}, probe fitted on {self.sets[1]}, scored on {self.sets[2]}{deformed}"
+        )
+
+
+CIFAR = {
+    "paper": Scale("paper", 400 * 50_000, 500, 1e-4, 400, supervised_epochs=100),
+    "small": Scale("small", 100_000, 100, 3e-4, 30),
+    "tiny": Scale("tiny", 25_000, 100, 3e-4, 30, supervised_epochs=5, corrupted=2_000, shown=400),
+    "mini": Scale(
+        "mini",
+        5_000,
+        100,
+        3e-4,
+        10,
+        ("cifar100:train", "cifar10:train[:10000]", "cifar10:test"),
+        supervised_epochs=3,
+        corrupted=1_000,
+        shown=300,
+    ),
+    "smoke": Scale(
+        "smoke",
+        200,
+        100,
+        3e-4,
+        1,
+        ("cifar100:train[:1000]", "cifar10:train[:1000]", "cifar10:test[:500]"),
+        supervised_epochs=0.5,
+        corrupted=50,
+        shown=100,
+    ),
+    "digits": Scale(
+        "digits",
+        30_000,
+        50,
+        5e-4,
+        60,
+        ("digits:train", "digits:train", "digits:test"),
+        "emnist",
+        "digits",
+        "digits",
+        {"m2": 1.5},
+        supervised_epochs=15,
+        corrupted=500,
+        shown=400,
+    ),
+}
+
+# Table 3: the classifier learns from 5,000 and from 50,000 plain pictures; the pictures that it is tested on are deformed.
+_SIZES = {"paper": (5_000, 50_000), "mini": (1_000, 10_000), "smoke": (200, 1_000), "digits": (200, 1_297)}
+ROBUST = {
+    name: replace(
+        scale,
+        sets=(scale.sets[0], scale.sets[1].replace("[:45000]", ""), scale.sets[2]),
+        sizes=_SIZES.get(name, (5_000, 50_000)),
+        test_views=scale.test_views or "deformed-cifar(p=0.2)",
+        runs="table1",
+    )
+    for name, scale in CIFAR.items()
+}
+
+# Table 2: where STL-10 is not to be had, its pipeline runs on CIFAR's pictures, upsampled to 64x64.
+_UPSAMPLED: dict[str, Any] = {
+    "network": "vgg6",
+    "size": 64,
+    "pool_to": 4096,
+    "probe_rate": 5e-3,
+    "patch_views": "flip grey(p=1)",
+}
+STL = {
+    "paper": Scale(
+        "paper",
+        100 * 50_000,
+        250,
+        1e-4,
+        200,
+        ("stl10:unlabeled[:50000]", "stl10:train", "stl10:test"),
+        **_UPSAMPLED | {"patch_views": "window flip grey(p=1)"},
+        test_views="window(centre=true)",
+        probe_views="window flip",
+    ),
+    **{
+        name: replace(CIFAR[name], sets=sets, pairs=pairs, **_UPSAMPLED)
+        for name, pairs, sets in (
+            ("small", 50_000, ("cifar100:train", "cifar10:train[:5000]", "cifar10:test[:8000]")),
+            ("tiny", 5_000, ("cifar100:train", "cifar10:train[:5000]", "cifar10:test[:2000]")),
+            ("mini", 1_000, ("cifar100:train", "cifar10:train[:2000]", "cifar10:test[:1000]")),
+            ("smoke", 200, ("cifar100:train[:1000]", "cifar10:train[:200]", "cifar10:test[:100]")),
+        )
+    },
+}
+
+# Table 4: where EMNIST is not to be had, five classes of MNIST are the "letters" and the other five the "digits".
+_LETTERS: dict[str, Any] = {"network": "emnist", "views": "digits", "test_views": "digits", "margins": {"m2": 1.5}}
+_SPLIT = ("mnist:train?classes=0,1,2,3,4", "mnist:train?classes=5,6,7,8,9", "mnist:test?classes=5,6,7,8,9")
+MNIST = {
+    "paper": Scale(
+        "paper",
+        400 * 124_800,
+        1000,
+        1e-3,
+        200,
+        ("emnist-letters:train", "mnist:train", "mnist:test"),
+        **_LETTERS,
+        supervised_epochs=50,
+    ),
+    "small": Scale("small", 100_000, 50, 5e-4, 30, _SPLIT, **_LETTERS),
+    "tiny": Scale("tiny", 25_000, 50, 5e-4, 10, _SPLIT, **_LETTERS, supervised_epochs=5),
+    "mini": Scale(
+        "mini", 5_000, 50, 5e-4, 5, (_SPLIT[0], f"{_SPLIT[1]}[:5000]", _SPLIT[2]), **_LETTERS, supervised_epochs=5
+    ),
+    "smoke": Scale(
+        "smoke",
+        200,
+        50,
+        5e-4,
+        1,
+        (_SPLIT[0], f"{_SPLIT[1]}[:1000]", f"{_SPLIT[2]}[:500]"),
+        **_LETTERS,
+        supervised_epochs=1,
+    ),
+    "digits": replace(CIFAR["digits"], runs="table1"),
+}
+
+# Figures 6 to 8 look into Table 1's encoders; the paper's Figure 8 into one of Table 2's.
+INSIDE = {name: replace(scale, runs="table1", pool_to=8192) for name, scale in CIFAR.items()}
+INSIDE["paper"] = replace(INSIDE["paper"], pool_to=None)
+EMBEDDED = INSIDE | {"paper": STL["paper"]}
+
+
+_SETS = ("encoder_set", "probe_set", "test_set")
+_AFTERWARDS = ("test_views", "strength", "probe_epochs", "test_set")  # what no encoder depends on
+
+
+def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
+    """The scale of that name with some of it changed; its name then says what, as `tiny,views=affine-hsv`.
+
+    `changes` are fields of `Scale`; `encoder_set`, `probe_set` and `test_set` for one of `sets`; and `strength`, p of the
+    deformed test images. None changes nothing.
+
+    >>> scaled(CIFAR, "tiny", views="affine-hsv", pairs=25_000, batch=None).name
+    'tiny,views=affine-hsv'
+
+    Raises InputError for an unknown name, or a value that cannot be used.
+    """
+    if name not in scales:
+        raise InputError(f"Unknown scale {name!r}; it takes {', '.join(scales)}.")
+    scale = scales[name]
+    given = {option: value for option, value in changes.items() if value is not None}
+    for option, value in given.items():
+        if not isinstance(value, str) and not 0 < value < 1e12:
+            raise InputError(f"{option} is {value}; it takes a number above 0.")
+    if given.get("negatives", "paper") not in ("paper", "authors"):
+        raise InputError(f"negatives is {given['negatives']!r}; it takes paper or authors.")
+    new: dict[str, Any] = {option: value for option, value in given.items() if option not in (*_SETS, "strength")}
+    new["sets"] = tuple(given.get(option, old) for option, old in zip(_SETS, scale.sets, strict=True))
+    if "strength" in given:
+        new["test_views"] = f"deformed-cifar(p={given['strength']:g})"
+    for option in ("views", "test_views"):
+        resolve(new.get(option) or "none")  # refused here in one sentence, if at all
+    changed = replace(scale, **new)
+    if changed == scale:
+        return scale
+    parts = [f"{option}={value}" for option, value in given.items() if getattr(scale, option, None) != value]
+    return replace(
+        changed, name=",".join([name, *(re.sub(r"[^A-Za-z0-9=.-]+", "_", part).strip("_") for part in parts)])
+    )
+
+
+def runs_of(table: str, scale: Scale) -> str:
+    """The folder of the runs that a table's cells have at a scale; scales that train alike share it.
+
+    >>> runs_of("table3", scaled(ROBUST, "tiny", strength=0.4))
+    'table1/tiny'
+    """
+    kept = [part for part in scale.name.split(",") if part.partition("=")[0] not in _AFTERWARDS]
+    return f"{scale.runs or table}/{','.join(kept)}"

@@ -1,0 +1,372 @@
+"""What is measured of a cell: train its encoder, or find it trained, and look at it. Each measure returns plain data."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from math import ceil, prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import networks
+from ..config.grammar import parse_call
+from ..config.run import TrainConfig, from_dict
+from ..data import ImageSet, load
+from ..errors import InputError
+from ..evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted, deformed, kept
+from ..evaluation.features import features
+from ..evaluation.linear import accuracy, fit_adam
+from ..evaluation.margins import margins as measure_margins
+from ..evaluation.margins import quantile
+from ..evaluation.probe import ProbeResult, deformation
+from ..evaluation.separation import nearest_agreement, silhouette, tsne
+from ..losses import make as make_loss
+from ..parallel import Report
+from ..training import pick_device, pick_precision, read_weights, run
+from ..training.folder import read_json, read_metrics
+from .scales import Scale
+from .tables import Cell, PaperTable
+
+VEHICLES = ("airplane", "automobile", "car", "ship", "truck")
+_BATCH = 500  # of the probe
+_TEST_SEED = 0  # of the deformed test images, whatever the seed of the training
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell at a scale and a seed, and where its runs and the deformed test images go."""
+
+    table: PaperTable
+    cell: Cell
+    scale: Scale
+    seed: int
+    root: str | None
+    runs: Path
+    report: Report
+
+    @cached_property
+    def device(self) -> torch.device:
+        return pick_device("auto")
+
+    @cached_property
+    def precision(self) -> str:
+        return pick_precision("auto", self.device)
+
+    def set(self, place: int) -> ImageSet:
+        """The encoder's pictures (0), the probe's (1), the test's (2)."""
+        return load(self.scale.sets[place], root=self.root, device=self.device)
+
+
+class Learned(NamedTuple):
+    encoder: nn.Sequential
+    classifier: nn.Linear | None  # its own, if it was trained with labels
+    config: dict[str, Any]
+    run: dict[str, Any]
+
+
+def config_of(cell: Cell, scale: Scale, seed: int, size: int) -> TrainConfig:
+    """The cell's training configuration, for a set of `size` images."""
+    options: dict[str, Any] = {
+        "data": scale.sets[0],
+        "seed": seed,
+        "network": scale.network,
+        "views": scale.views,
+        "batch": scale.batch,
+        "rate": scale.rate,
+        "size": scale.size,
+        **cell.options,
+    }
+    if cell.strided:
+        options["network"] += "-strided"
+    loss = parse_call(cell.options.get("loss", "none"))
+    if loss.name == "hinge":
+        few = isinstance(loss.options.get("negatives"), int) and scale.negatives != "paper"
+        reading = {"reading": scale.negatives} if few else {}
+        options["loss"] = str(replace(loss, options=scale.margins | reading | loss.options))
+    if loss.name.endswith("-patches"):
+        options["views"] = scale.patch_views
+    if cell.supervised or cell.probe_set:
+        options["data"] = scale.sets[1]
+    batch = options["batch"]
+    if cell.supervised:
+        views = (scale.test_views or "none") if cell.deformed else "none"
+        options |= {"views": views, "rate": 1e-3, "epochs": scale.supervised_epochs}
+    else:  # whole steps, so that a scale's pairs are what is trained
+        options["epochs"] = ceil(scale.pairs / batch) / (size // batch)
+    return from_dict(asdict(TrainConfig()) | options, f"The cell {cell.name}")
+
+
+def learn(job: Job, images: ImageSet | None = None, part: str = "", share: float = 0.9) -> Learned:
+    """The cell's encoder, trained on `images` (default: those it is to learn from) unless that is done already.
+
+    `part` tells runs of one cell apart; `share` is how much of the cell's work this is.
+    """
+    cell, scale = job.cell, job.scale
+    images = images or job.set(1 if cell.supervised or cell.probe_set else 0)
+    config = config_of(cell, scale, job.seed, len(images))
+    if part:
+        config = replace(config, data=images.name)
+    shape = (images.shape[0], scale.size, scale.size) if scale.size else images.shape
+    encoder = networks.build(config.network, shape, config.seed)
+    if not cell.trained:
+        return Learned(encoder.to(job.device), None, {"network": config.network, "seed": job.seed}, {})
+    folder = job.runs / f"{cell.name}{part}-seed{job.seed}"
+    run(
+        replace(config, data_root=job.root),
+        folder,
+        images=images,
+        progress=lambda step, steps, loss: job.report(share * step / steps),
+    )
+    encoder.load_state_dict(read_weights(folder, "encoder."))
+    classifier = None
+    if cell.supervised:
+        own = {name.rpartition(".")[2]: tensor for name, tensor in read_weights(folder, "heads.0.linear").items()}
+        classifier = nn.Linear(own["weight"].shape[1], len(own["bias"]))
+        classifier.load_state_dict(own)
+        classifier.to(job.device).requires_grad_(False)
+    made = read_json(folder / "run.json")
+    facts = {name: made[name] for name in ("seconds", "steps", "precision")}
+    # A path means nothing on another machine; the hash says which images they were.
+    facts["data"] = made["data"] | {"source": Path(made["data"]["source"]).name}
+    settings = {name: value for name, value in asdict(config).items() if name != "data_root"}
+    return Learned(encoder.to(job.device), classifier, settings, facts)
+
+
+def read(job: Job, encoder: nn.Sequential, images: ImageSet, views: str | None, layer: int | None = None) -> Tensor:
+    """One layer's features (default: the last's) of the images, or of one view each: (images, features)."""
+    layer = len(encoder) if layer is None else layer
+    plain = (views or "none") == "none" and job.scale.size in (None, images.shape[-1])
+    deform = None if plain else deformation(views or "none", _TEST_SEED, job.scale.size)
+    found = features(encoder, images, [layer], pool_to=job.scale.pool_to, deform=deform, precision=job.precision)
+    return found[layer]
+
+
+def fit(job: Job, x: Tensor, images: ImageSet) -> nn.Linear:
+    """The paper's probe on features `x` of the first images."""
+    assert images.labels is not None
+    return fit_adam(
+        x,
+        images.labels[: len(x)],
+        int(images.labels.max()) + 1,
+        epochs=job.scale.probe_epochs,
+        rate=job.scale.probe_rate,
+        batch=_BATCH,
+        seed=job.seed,
+        precision=job.precision,
+    )
+
+
+def percent(classifier: nn.Linear, x: Tensor, images: ImageSet) -> float:
+    assert images.labels is not None
+    return accuracy(classifier, x, images.labels)
+
+
+# ------------------------------------------------------------------------------------------------------------- measures
+
+
+def probe(job: Job) -> dict[str, Any]:
+    """Test accuracy of a linear classifier on the last layer, or of the cell's own where it was trained with labels."""
+    learned, train, test = learn(job), job.set(1), job.set(2)
+    classifier = learned.classifier or fit(job, read(job, learned.encoder, train, job.scale.probe_views), train)
+    x = read(job, learned.encoder, test, job.scale.test_views)
+    score = percent(classifier, x, test)
+    about = _probed(job, learned, train, x, score)
+    return {"accuracy": score, "probe": about, "config": learned.config, "run": learned.run}
+
+
+def _probed(job: Job, learned: Learned, train: ImageSet, x: Tensor, score: float) -> dict[str, Any]:
+    shape = networks.shapes(learned.encoder, (train.shape[0], *[job.scale.size or train.shape[1]] * 2))[-1]
+    what = "x".join(map(str, shape)) + f" = {prod(shape)}" * (len(shape) > 1)
+    if x.shape[1] != prod(shape):
+        what += f", average-pooled to {x.shape[1]}"
+    own = learned.classifier is not None
+    details: dict[str, Any] = {"precision": job.precision}
+    if not own:
+        details |= {"epochs": job.scale.probe_epochs, "rate": job.scale.probe_rate, "batch": _BATCH}
+    protocol = "the network's own classifier" if own else "paper"
+    return ProbeResult(len(learned.encoder), what, protocol, len(train), len(x), score, job.seed, details).as_dict()
+
+
+def strengths(views: str) -> dict[str, str]:
+    """Policies like `views`, weaker and stronger, by a number that says how strong; none for a policy without one.
+
+    >>> strengths("deformed-cifar(p=0.2)")["0.4"]
+    'deformed-cifar(p=0.4)'
+    """
+    name = parse_call(views).name
+    if name == "deformed-cifar":
+        return {f"{p:g}": f"deformed-cifar(p={p:g})" for p in (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)}
+    if name == "digits":
+        return {
+            f"{s:g}": f"digits(rotation={30 * s:g}, log_scale={0.3 * s:g}, shift={0.2 * s:g})"
+            for s in (0.25, 0.5, 0.75, 1, 1.25, 1.5)
+        }
+    return {}
+
+
+def tested(job: Job) -> dict[str, Any]:
+    """Accuracies of classifiers fitted on plain pictures, some and all of them: on test images that are plain, deformed,
+    deformed more and less, and, where a table has several sizes of the training set, corrupted."""
+    scale, train, test = job.scale, job.set(1), job.set(2)
+    sizes = scale.sizes or (len(train),)
+    if max(sizes) > len(train):
+        raise InputError(f"{train.name} has {len(train):,} pictures; {job.table.name} takes at least {max(sizes):,}.")
+    classifiers: dict[int, tuple[nn.Sequential, nn.Linear]] = {}
+    learned = None
+    x = None
+    for number, size in enumerate(sizes):
+        if job.cell.supervised:
+            few = train if size == len(train) else train.take(None, size)
+            learned = learn(job, few, f"-{size}", share=0.8 * (number + 1) / len(sizes))
+            assert learned.classifier is not None
+            classifiers[size] = (learned.encoder, learned.classifier)
+        else:
+            if learned is None or x is None:
+                learned = learn(job, share=0.7)
+                x = read(job, learned.encoder, train, scale.probe_views)
+            classifiers[size] = (learned.encoder, fit(job, x[:size], train))
+    assert learned is not None
+    del x
+    job.report(0.85)
+    hashes: dict[str, str] = {}
+
+    def scored(
+        images: ImageSet, what: str | None = None, make: Callable[[], ImageSet] | None = None
+    ) -> dict[int, float]:
+        if what is not None and make is not None:
+            images = kept(images, f"{what}, seed {_TEST_SEED}", make, job.runs.parent.parent / "deformed")
+            hashes[what] = images.fingerprint()
+        rows: dict[int, Tensor] = {}
+        for encoder, _ in classifiers.values():
+            if id(encoder) not in rows:
+                rows[id(encoder)] = read(job, encoder, images, None)
+        return {
+            size: percent(classifier, rows[id(encoder)], images) for size, (encoder, classifier) in classifiers.items()
+        }
+
+    def under(views: str) -> dict[int, float]:
+        return scored(test, views, lambda: deformed(test, views, _TEST_SEED))
+
+    policy = scale.test_views or "none"
+    found: dict[str, Any] = {"deformed": under(policy), "plain": scored(test)}
+    found["curve"] = {strength: under(views) for strength, views in strengths(policy).items()}
+    job.report(0.9)
+    if scale.sizes:
+        few = test.take(0, min(scale.corrupted, len(test)))
+        found["corruptions"] = {
+            name: {
+                severity: scored(few, f"{name} {severity}", partial(corrupted, few, name, severity, _TEST_SEED))
+                for severity in SEVERITIES
+            }
+            for name in CORRUPTIONS
+        }
+    scores = {column(scale, size, kind): score for kind in ("deformed", "plain") for size, score in found[kind].items()}
+    return {
+        "accuracy": found["deformed"][max(sizes)],
+        "scores": scores,
+        "curve": found["curve"],
+        "corruptions": found.get("corruptions", {}),
+        "images": hashes,
+        "config": learned.config,
+        "run": learned.run,
+    }
+
+
+def column(scale: Scale, size: int, kind: str) -> str:
+    """The column of a score of `tested`."""
+    return f"{size:,} pictures, {kind}" if scale.sizes else kind
+
+
+def layers(job: Job) -> dict[str, Any]:
+    """Test accuracy of a linear classifier at every layer."""
+    learned, train, test = learn(job, share=0.6), job.set(1), job.set(2)
+    scores = {}
+    for layer in range(1, len(learned.encoder) + 1):
+        classifier = fit(job, read(job, learned.encoder, train, job.scale.probe_views, layer), train)
+        x = read(job, learned.encoder, test, job.scale.test_views, layer)
+        scores[f"layer {layer}"] = percent(classifier, x, test)
+        job.report(0.6 + 0.4 * layer / len(learned.encoder))
+    last = scores[f"layer {len(learned.encoder)}"]
+    return {"accuracy": last, "scores": scores, "config": learned.config, "run": learned.run}
+
+
+_POINTS = 200  # of a curve
+
+
+def curve(job: Job) -> dict[str, Any]:
+    """The training loss: points (epoch, mean loss since the point before), and its means over the first and last tenth."""
+    learned = learn(job)
+    folder = job.runs / f"{job.cell.name}-seed{job.seed}"
+    steps: dict[int, tuple[float, list[float]]] = {}
+    for row in read_metrics(folder):
+        if "loss" in row:
+            steps.setdefault(row["step"], (row["epoch"], []))[1].append(row["loss"])
+    logged = [(epoch, float(np.mean(losses))) for epoch, losses in steps.values()]
+    each = ceil(len(logged) / _POINTS)
+    groups = [logged[start : start + each] for start in range(0, len(logged), each)]
+    points = [(group[-1][0], round(float(np.mean([loss for _, loss in group])), 5)) for group in groups]
+    tenth = ceil(len(logged) / 10)
+    scores = {
+        "first tenth": float(np.mean([loss for _, loss in logged[:tenth]])),
+        "last tenth": float(np.mean([loss for _, loss in logged[-tenth:]])),
+    }
+    return {"scores": scores, "points": points, "config": learned.config, "run": learned.run}
+
+
+def separation(job: Job) -> dict[str, Any]:
+    """How far the first test images' embeddings separate, at every layer; for the first seed also their map."""
+    learned, test = learn(job), job.set(2)
+    test = test.take(0, min(job.scale.shown, len(test)))
+    assert test.labels is not None
+    names = test.classes or [str(number) for number in range(test.class_count)]
+    kinds = {"class": test.labels.cpu()}
+    vehicles = torch.tensor([name in VEHICLES for name in names])
+    if vehicles.any():
+        kinds["animal or vehicle"] = vehicles[test.labels.cpu()].long()
+    scores: dict[str, dict[str, float]] = {}
+    places = {}
+    whole = replace(job, scale=replace(job.scale, pool_to=1))  # the mean over all places, as in the paper
+    for layer in range(1, len(learned.encoder) + 1):
+        x = read(whole, learned.encoder, test, job.scale.test_views, layer).cpu()
+        for kind, labels in kinds.items():
+            scores.setdefault(f"kNN, {kind}", {})[f"layer {layer}"] = nearest_agreement(x, labels)
+            scores.setdefault(f"silhouette, {kind}", {})[f"layer {layer}"] = silhouette(x, labels)
+        if job.seed == 0:
+            places[f"layer {layer}"] = np.round(tsne(x), 1).tolist()
+    drawn = {"map": places, "labels": test.labels.tolist(), "classes": names} if places else {}
+    return {"scores": scores, **drawn, "images": len(test), "config": learned.config, "run": learned.run}
+
+
+def margins(job: Job) -> dict[str, Any]:
+    """Distances of pairs before training, by their quantiles, and what the margins in use and those proposed make of them."""
+    images = job.set(0)
+    config = replace(config_of(job.cell, job.scale, job.seed, len(images)), precision="float32")
+    [found] = measure_margins(config, images)
+    loss: Any = make_loss(config.loss)
+    scores = {
+        "median of positives": quantile(found.positives, 0.5),
+        "median of negatives": quantile(found.negatives, 0.5),
+        "positives beyond m1 (%)": found.beyond(loss.m1),
+        "negatives within m2 (%)": found.within(loss.m2),
+        "proposed m1": found.m1,
+        "proposed m2": found.m2,
+    }
+    quantiles = {
+        name: np.round(np.quantile(pairs.double().numpy(), np.linspace(0, 1, 501)), 4).tolist()
+        for name, pairs in (("positives", found.positives), ("negatives", found.negatives))
+    }
+    settings = {name: value for name, value in asdict(config).items() if name != "data_root"}
+    return {"scores": scores, "quantiles": quantiles, "m1": loss.m1, "m2": loss.m2, "config": settings, "run": {}}
+
+
+MEASURES: dict[str, Callable[[Job], dict[str, Any]]] = {
+    "probe": probe,
+    "tested": tested,
+    "layers": layers,
+    "curve": curve,
+    "separation": separation,
+    "margins": margins,
+}

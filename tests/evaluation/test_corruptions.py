@@ -1,0 +1,52 @@
+"""Deformed and corrupted test images: what each does to a picture, the same each time, kept once."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from saccade.data import ImageSet, load
+from saccade.errors import InputError
+from saccade.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted, deformed, kept
+
+PICTURES = replace(load("digits:test[:6]"), images=load("digits:test[:6]").images.repeat(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_more_severe_is_farther_from_the_picture(name):
+    plain = PICTURES.images.float()
+    far = [float((corrupted(PICTURES, name, s).images.float() - plain).abs().mean()) for s in SEVERITIES]
+    assert 0 < far[0] < far[-1]
+    assert far == sorted(far) or name == "pixelate"  # where the coarser grid falls decides there
+    assert corrupted(PICTURES, name, 3).images.equal(corrupted(PICTURES, name, 3).images)
+
+
+def test_noise_has_its_strength():
+    grey = ImageSet(torch.full((20, 1, 28, 28), 128, dtype=torch.uint8))
+    noisy = corrupted(grey, "gaussian noise", 5).images.double() / 255
+    assert float(noisy.std()) == pytest.approx(0.10, rel=0.03)
+    flipped = corrupted(grey, "impulse noise", 5).images
+    assert float((flipped != 128).double().mean()) == pytest.approx(0.07, rel=0.15)
+
+
+def test_unknown_ones_are_refused():
+    with pytest.raises(InputError, match="gaussian noise"):
+        corrupted(PICTURES, "fog", 1)
+    with pytest.raises(InputError, match="1 to 5"):
+        corrupted(PICTURES, "JPEG", 6)
+
+
+def test_deformed_by_seed_and_kept_by_hash(tmp_path):
+    digits = load("digits:test[:8]")
+    views, made = "digits", []
+
+    def make():
+        made.append(1)
+        return deformed(digits, views, seed=0)
+
+    first, second = (kept(digits, f"{views}, seed 0", make, tmp_path) for _ in range(2))
+    assert made == [1] and first.fingerprint() == second.fingerprint()
+    assert second.labels.equal(digits.labels) and second.images.dtype == torch.uint8
+    assert deformed(digits, views, seed=1).fingerprint() != first.fingerprint()
+    kept(digits.take(0, 4), f"{views}, seed 0", make, tmp_path)  # other pictures are another file
+    assert made == [1, 1] and len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,105 @@
+"""What is rendered of results: numbers beside published ones, comparisons, what is missing, the page and its links."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from saccade.errors import InputError
+from saccade.paper import TABLES, accuracies, merge, results
+from saccade.paper.results import comparisons, write
+from saccade.paper.scales import CIFAR
+from saccade.report.tables import Spread
+
+TABLE, SCALE = TABLES["table1"], CIFAR["tiny"]
+ABOUT = {
+    "command": "saccade reproduce table1",
+    "date": "2026-01-01T00:00:00+00:00",
+    "versions": {"torch": "2"},
+    "hardware": {"processor": "a processor", "threads": 1},
+    "source": {"commit": "abc"},
+    "run": {"seconds": 1.5, "steps": 250},
+    "config": {"network": "cifar", "loss": "hinge"},
+}
+
+
+def put(out, cell, *accuracy, **changes):
+    """Results of a cell, one a seed."""
+    for seed, value in enumerate(accuracy):
+        path = out / "table1" / "tiny" / f"{cell}-seed{seed}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scale = asdict(SCALE) | changes
+        path.write_text(
+            json.dumps({"table": "table1", "cell": cell, "seed": seed, "accuracy": value, "scale": scale} | ABOUT)
+        )
+
+
+def test_ours_published_and_their_difference(tmp_path):
+    put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0, 72.0)
+    table = results(TABLE, SCALE, tmp_path)
+    assert table.header[:6] == ["loss", "learning", "update", "all negatives", "published", "difference"]
+    ours, published, difference = table.rows[0][3:6]
+    assert (ours, published) == (Spread(71.0, 1.0, 3), 71.44)
+    assert difference == "-0.44 [-2.92, +2.04]"  # t(2) = 4.303 times 1 / sqrt(3)
+    assert table.rows[0][6:9] == [None, 70.35, None]
+    assert accuracies(TABLE, SCALE, tmp_path) == {"hinge-e2e-bp-full": Spread(71.0, 1.0, 3)}
+    assert "tiny scale: 25,000 pairs" in table.caption and table.legend()[1] == "—: missing, no result yet."
+
+
+def test_results_of_another_definition_of_the_scale_are_refused(tmp_path):
+    put(tmp_path, "random", 50.0, pairs=7)
+    with pytest.raises(InputError, match="another scale .pairs: 7 there, 25000 now"):
+        results(TABLE, SCALE, tmp_path)
+    [path] = (tmp_path / "table1" / "tiny").iterdir()
+    path.write_text("{}")
+    with pytest.raises(InputError, match="not what a cell writes"):
+        results(TABLE, SCALE, tmp_path)
+
+
+def test_results_written_before_a_scale_had_more_fields_count(tmp_path):
+    put(tmp_path, "random", 50.0)
+    [path] = (tmp_path / "table1" / "tiny").iterdir()
+    row = json.loads(path.read_text())
+    row["scale"] = {name: row["scale"][name] for name in ("name", "pairs", "batch", "rate", "probe_epochs", "sets")}
+    path.write_text(json.dumps(row))
+    assert accuracies(TABLE, SCALE, tmp_path)["random"].mean == 50.0
+
+
+def test_comparisons_are_paired_and_corrected(tmp_path):
+    put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0, 72.0)
+    put(tmp_path, "hinge-e2e-rf-full", 60.0, 60.5, 62.0)
+    [table] = comparisons(TABLE, SCALE, tmp_path)  # no other family has results
+    assert len(table.rows) == 6 and "all negatives, against E2E BP" in table.caption
+    [row] = [row for row in table.rows if row[2] is not None]
+    assert row[:4] == ["hinge, E2E, RF", "hinge, E2E, BP", 3, "-10.17 [-10.88, -9.45]"]
+    assert row[4:6] == [-9.74, "as published"]
+    assert row[7] == pytest.approx(6 * row[6]) and row[8] == 0.25
+    assert "cannot give less than 0.25" in table.notes[0]
+
+
+def test_page_and_files(tmp_path):
+    put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0)
+    page = write(TABLE, SCALE, tmp_path, tmp_path / "out")
+    html = page.read_text()
+    assert '<a href="#cell-hinge-e2e-bp-full">70.50 ± 0.71</a>' in html and 'id="cell-hinge-e2e-bp-full"' in html
+    assert "saccade reproduce table1" in html and "hinge-e2e-bp-full" in html
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"table1.md", "table1.csv", "table1.tex", "page.html"} <= made
+    assert (tmp_path / "out" / "table1.csv").read_text().splitlines()[1].startswith("hinge,E2E,BP,70.5,")
+
+
+def test_a_second_machines_results_are_merged(tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    put(ours, "random", 50.0)
+    put(theirs, "random", 50.0, 51.0)
+    assert merge(theirs, ours) == (1, [])
+    assert accuracies(TABLE, SCALE, ours)["random"].n == 2
+    put(theirs, "random", 50.0, 55.0)
+    came, differ = merge(theirs, ours)
+    assert came == 0 and [path.name for path in differ] == ["random-seed1.json"]
+    assert accuracies(TABLE, SCALE, ours)["random"].mean == 50.5  # ours stays
+    with pytest.raises(InputError, match="no folder"):
+        merge(tmp_path / "nothing", ours)
+    (theirs / "table1" / "tiny" / "x-seed0.json").write_text("{}")
+    with pytest.raises(InputError, match="no result of a cell"):
+        merge(theirs, ours)

@@ -1,0 +1,131 @@
+"""Cells that run: every measure on digits in a few steps, kept, found again, and the same as the probe's own function."""
+
+from dataclasses import replace
+
+import pytest
+
+from saccade import api, networks
+from saccade.cli import main
+from saccade.data import load
+from saccade.evaluation.probe import deformation
+from saccade.evaluation.probe import probe as probe_encoder
+from saccade.paper import TABLES, results
+from saccade.paper import run as running
+from saccade.paper.results import corruptions, drawn, write
+from saccade.paper.scales import CIFAR, Scale, runs_of
+from saccade.training.folder import read_json
+
+FEW = replace(
+    CIFAR["digits"],
+    pairs=100,
+    probe_epochs=2,
+    supervised_epochs=0.3,
+    sets=("digits:train[:300]", "digits:train[:300]", "digits:test[:60]"),
+    corrupted=10,
+    shown=40,
+)
+
+
+def ran(tmp_path, table, cells, scale=FEW, seed=0):
+    """The results of a table's cells, run here in this process."""
+    found = {}
+    for cell in running.chosen(TABLES[table], cells):
+        path = running.result_path(tmp_path / "results", TABLES[table], scale, cell, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        runs = tmp_path / "runs" / runs_of(table, scale)
+        running._run_cell((TABLES[table], cell, scale, seed, None, runs, path), lambda share: None)
+        found[cell.name] = read_json(path)
+    return found
+
+
+def test_an_untrained_cell_is_the_probes_own_number(tmp_path):
+    row = ran(tmp_path, "table1", ["random"])["random"]
+    train, test = load(FEW.sets[1]), load(FEW.sets[2])
+    encoder = networks.build("emnist", train.shape, 0)
+    how = {"protocol": "paper", "epochs": 2, "precision": row["probe"]["details"]["precision"]}
+    [expected] = probe_encoder(encoder, train, test, layers=[3], deform_test=deformation("digits"), **how)
+    assert row["accuracy"] == expected.accuracy
+    assert row["probe"]["features"] == expected.features == "128x3x3 = 1152"
+
+
+def test_a_finished_cell_is_not_run_again(tmp_path, monkeypatch):
+    scales = {**CIFAR, "digits": FEW}
+    monkeypatch.setattr(
+        running, "side_by_side", lambda function, tasks, **options: [function(t, print) for t in tasks.values()]
+    )
+    table = replace(TABLES["table1"], scales=scales)
+    cells = ["random", "hinge-gll-rf-constrained"]
+    for _ in range(2):
+        running.run_cells(table, FEW, [0], tmp_path / "results", cells=cells, work=tmp_path / "runs")
+        monkeypatch.setattr(running, "side_by_side", None)  # the second time nothing is left to do
+    [row] = [row for row in results(table, FEW, tmp_path / "results").rows if row[:3] == ["hinge", "GLL", "RF"]]
+    assert row[6].n == 1 and row[3] is None
+    kept = read_json(tmp_path / "results" / "table1" / "digits" / "hinge-gll-rf-constrained-seed0.json")
+    assert str(tmp_path) not in str({**kept, "command": ""})
+    assert kept["run"]["steps"] == 3 * 2 and kept["config"]["loss"].startswith("hinge(m2=1.5, negatives=5")
+
+
+def test_tested_with_labels_and_without(tmp_path):
+    scale = replace(FEW, sizes=(100, 300), runs="table1")
+    cells = ["random", "supervised"]
+    found = ran(tmp_path, "table3", cells, scale)
+    for row in found.values():
+        assert list(row["scores"]) == [f"{n} pictures, {kind}" for kind in ("deformed", "plain") for n in (100, 300)]
+        assert row["accuracy"] == row["scores"]["300 pictures, deformed"] == row["curve"]["1"]["300"]
+        assert len(row["corruptions"]) == 7 and set(row["corruptions"]["JPEG"]) == set("12345")
+        assert row["images"] == found["random"]["images"]
+    table = TABLES["table3"]
+    assert corruptions(table, scale, tmp_path / "results").rows[0][:2] == ["random encoder", "gaussian noise"]
+    assert list(drawn(table, scale, tmp_path / "results")) == ["table3-strength-100", "table3-strength-300"]
+    # a supervised network's classifier, read off its run, is the one that `evaluate` finds
+    run = tmp_path / "runs" / "table1" / "digits" / "supervised-300-seed0"
+    plain = found["supervised"]["scores"]["300 pictures, plain"]
+    assert api.evaluate(run, FEW.sets[2]) == pytest.approx(plain, abs=2)  # in float32 there, perhaps bfloat16 here
+
+
+def test_figures_look_into_the_same_runs(tmp_path):
+    inside = replace(FEW, runs="table1", pool_to=100)
+    cell = "hinge-gll-bp-constrained"
+    for name in ("figure6", "figure7", "figure8"):
+        row = ran(tmp_path, name, [cell], inside)[cell]
+        page = write(TABLES[name], inside, tmp_path / "results", tmp_path / name)
+        assert page.exists() and list((tmp_path / name).glob("*.svg"))
+        if name == "figure6":
+            assert row["points"][-1][0] > 0 and set(row["scores"]) == {"first tenth", "last tenth"}
+        elif name == "figure7":
+            assert list(row["scores"]) == ["layer 1", "layer 2", "layer 3"]
+        else:
+            assert set(row["scores"]) == {"kNN, class", "silhouette, class"}  # digits are neither animals nor vehicles
+            assert len(row["map"]["layer 3"]) == 40
+    assert [path.name for path in (tmp_path / "runs" / "table1" / "digits").iterdir()] == [f"{cell}-seed0"]
+
+
+def test_margins_under_both_views(tmp_path):
+    found = ran(tmp_path, "figure5", None)
+    assert list(found) == ["paper", "affine-hsv"]
+    assert len(found["paper"]["quantiles"]["negatives"]) == 501 and found["paper"]["m2"] == 1.5
+    [svg] = drawn(TABLES["figure5"], FEW, tmp_path / "results").values()
+    assert svg.svg.startswith("<svg")
+
+
+def test_strided_and_patches(tmp_path):
+    row = ran(tmp_path, "pooling", ["supervised-strided"])["supervised-strided"]
+    assert row["config"]["network"] == "emnist-strided" and row["probe"]["protocol"] == "the network's own classifier"
+    upsampled = {"size": 64, "pool_to": 64, "probe_views": "flip", "patch_views": "flip"}
+    scale = Scale("few", 16, 16, 1e-4, 1, FEW.sets, network="conv4 hardtanh maxpool | conv4 maxpool", **upsampled)
+    row = ran(tmp_path, "table2", ["clapp-patches-gll-bp"], scale)["clapp-patches-gll-bp"]
+    assert row["probe"]["features"] == "4x16x16 = 1024, average-pooled to 64"
+    assert row["config"]["size"] == 64 and row["config"]["views"] == "flip"
+
+
+@pytest.mark.parametrize("name", ["figure3", "figure4"])
+def test_schematics_need_no_data(name, tmp_path, capsys):
+    assert main(["reproduce", name, "--scale=smoke", f"--out={tmp_path / 'out'}"]) == 0
+    assert list((tmp_path / "out").glob(f"{name}*.svg")) and str(tmp_path) in capsys.readouterr().err
+
+
+def test_sheets(tmp_path):
+    for name, made in (("figure1", 1), ("figure2", 1), ("figure9", 1), ("supplement-b", 3)):
+        assert main(["reproduce", name, "--scale=digits", f"--out={tmp_path / name}"]) == 0
+        assert len(list((tmp_path / name).glob("*.png"))) == made
+        assert "data:image/png" in (tmp_path / name / "page.html").read_text()

@@ -1,0 +1,97 @@
+"""The paper's tables as data: what every cell asks for can be trained, and the published numbers are the paper's."""
+
+import pytest
+
+from saccade.config.run import check
+from saccade.errors import InputError
+from saccade.paper import FIGURES, NAMES, TABLES, scaled
+from saccade.paper.scales import CIFAR, ROBUST, runs_of
+from saccade.paper.scores import config_of, strengths
+
+
+def test_every_name_of_the_issue_is_there():
+    wanted = {*(f"table{k}" for k in range(1, 5)), *(f"figure{k}" for k in range(1, 10))}
+    assert set(NAMES) == wanted | {"pooling", "supplement-b", "supplement-c"}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_cell_can_be_configured_at_every_scale(name):
+    table = TABLES[name]
+    assert len({cell.name for cell in table.cells}) == len(table.cells)
+    for scale in table.scales.values():
+        assert scale.name in scale.said()
+        for cell in table.cells:
+            config = config_of(cell, scale, 0, 50_000)
+            check(config)
+            steps = round(config.epochs * (50_000 // config.batch))
+            if not cell.supervised:  # all of the scale's pairs, and less than a batch more
+                assert 0 <= steps * config.batch - scale.pairs < config.batch
+
+
+def test_what_learns_from_what():
+    cells = {cell.name: cell for cell in TABLES["table3"].cells}
+    views = {
+        name: config_of(cells[name], ROBUST["tiny"], 0, 5_000).views for name in ("supervised", "supervised-deformed")
+    }
+    assert views == {"supervised": "none", "supervised-deformed": "deformed-cifar(p=0.2)"}
+    [same] = [cell for cell in TABLES["table1"].cells if cell.name == "hinge-e2e-bp-full-same"]
+    assert config_of(same, CIFAR["tiny"], 0, 45_000).data == "cifar10:train[:45000]"
+
+
+def test_published_numbers():
+    table1 = [(cell.published, cell.column) for cell in TABLES["table1"].cells if cell.published]
+    assert len(table1) == 22  # 9 rows in two columns, SimCLR, two of CLAPP, random
+    assert sum(number for number, _ in table1) == pytest.approx(
+        71.44 + 71.29 + 61.70 + 2 * 72.76 + 67.83 + 2 * 71.35 + 65.94  # all negatives
+        + 70.35 + 67.74 + 63.61 + 2 * 71.14 + 66.52 + 2 * 71.17 + 65.49  # gradient block, 5 negatives
+        + 72.44 + 69.05 + 68.93 + 61.23
+    )  # fmt: skip
+    assert [cell.published for cell in TABLES["table2"].cells if cell.row[1:] == ("E2E", "DTP")] == [None, None]
+    assert not any(cell.published for name in ("table3", "table4") for cell in TABLES[name].cells)
+    assert [cell.published for cell in TABLES["pooling"].cells] == [71.29, 39.42, 67.74, None, 71.0, 58.0]
+
+
+def test_comparisons_name_cells():
+    names = {cell.name for cell in TABLES["table1"].cells}
+    families = TABLES["table1"].compared
+    assert {len(pairs) for family, pairs in families.items() if "E2E BP" in family} == {6}
+    assert {name for pairs in families.values() for pair in pairs for name in pair} <= names
+
+
+def test_changes_are_in_the_scales_name():
+    changed = scaled(CIFAR, "tiny", views="affine-hsv(u=0.1, hue=0.1)", pairs=500, probe_set="cifar10:train[:900]")
+    assert changed.name == "tiny,views=affine-hsv_u=0.1_hue=0.1,pairs=500,probe_set=cifar10_train_900"
+    assert (changed.views, changed.pairs, changed.sets[1]) == ("affine-hsv(u=0.1, hue=0.1)", 500, "cifar10:train[:900]")
+    assert scaled(CIFAR, "tiny", pairs=25_000, views=None) == CIFAR["tiny"]
+    stronger = scaled(ROBUST, "tiny", strength=0.4)
+    assert stronger.test_views == "deformed-cifar(p=0.4)"
+    assert runs_of("table3", stronger) == runs_of("table1", CIFAR["tiny"]) == "table1/tiny"
+    assert runs_of("table1", changed) != runs_of("table1", CIFAR["tiny"])
+
+
+def test_the_authors_reading_goes_to_few_negatives_alone():
+    scale = scaled(CIFAR, "tiny", negatives="authors")
+    losses = {cell.column: config_of(cell, scale, 0, 50_000).loss for cell in TABLES["table1"].cells[:2]}
+    assert losses["all negatives"] == "hinge"
+    assert "reading=authors" in losses["gradient block, 5 negatives"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"pairs": 0}, "pairs is 0"),
+        ({"negatives": "mine"}, "paper or authors"),
+        ({"views": "flop"}, "flop"),
+        ({"strength": 2.0}, "low|high"),
+    ],
+)
+def test_changes_that_cannot_be_are_refused(changes, said):
+    with pytest.raises(InputError, match=said):
+        scaled(ROBUST, "tiny", **changes)
+
+
+def test_strengths_grow():
+    assert list(strengths("deformed-cifar(p=0.3)")) == ["0.05", "0.1", "0.2", "0.3", "0.4", "0.6", "0.8"]
+    assert strengths("digits")["1"] == "digits(rotation=30, log_scale=0.3, shift=0.2)"
+    assert strengths("none") == {}
+    assert all(figure.scales for figure in FIGURES.values())
