@@ -34,10 +34,12 @@ def results(table: PaperTable, scale: Scale, out: Path, *, links: bool = False) 
     """Ours beside the published numbers; what is missing is shown as missing. `links` makes each number lead to `#cell-NAME`."""
     have = found(table, scale, out)
     columns = table.columns_at(scale)
+    # Accuracies on other pictures than the paper's have nothing to be subtracted from.
+    same = scale.sets[2].partition(":")[0] == table.scales["paper"].sets[2].partition(":")[0]
     published = {cell.column for cell in table.cells if cell.published is not None}
     header = [*table.names]
     for column in columns:
-        header += [column, "published", "difference"] if column in published else [column]
+        header += [column, *(["published", *(["difference"] if same else [])] if column in published else [])]
     rows = []
     for row in dict.fromkeys(cell.row for cell in table.cells):
         cells = [cell for cell in table.cells if cell.row == row]
@@ -50,15 +52,16 @@ def results(table: PaperTable, scale: Scale, out: Path, *, links: bool = False) 
                 line.append(Link(ours, f"#cell-{cell.name}") if ours and links and cell else ours)
                 if column in published:
                     mark = cell.published if cell else None
-                    line += [
-                        mark,
-                        differences([v - mark for v in values]).shown() if values and mark is not None else None,
-                    ]
+                    line.append(mark)
+                    if same:
+                        off = [] if mark is None else [value - mark for value in values]
+                        line.append(differences(off).shown() if off else None)
             rows.append(line)
     caption = f"{table.caption}. Ours at {scale.said()}"
     if published:
+        caption += "; published: at the paper's scale"
         caption += (
-            "; published: at the paper's scale. Difference: ours less published, with its 95 % interval over seeds"
+            ". Difference: ours less published, with its 95 % interval over seeds" if same else ", on its pictures"
         )
     return Table(header, rows, f"{caption}.", list(table.notes), digits=table.digits)
 
