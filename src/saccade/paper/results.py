@@ -86,7 +86,7 @@ def accuracies(table: PaperTable, scale: Scale, out: Path) -> dict[str, Spread]:
 
 
 def comparisons(table: PaperTable, scale: Scale, out: Path) -> list[Table]:
-    """The table's pre-named comparisons, one table a family that has any results: paired tests over seeds."""
+    """The comparisons that the table lists, one table a family that has any results: paired tests over seeds."""
     have = found(table, scale, out)
     cells = {cell.name: cell for cell in table.cells}
     made = []
@@ -111,7 +111,7 @@ def comparisons(table: PaperTable, scale: Scale, out: Path) -> list[Table]:
             rows.append(row)
         least = min(2 / 2**test.n for test in tests if test)
         notes = [
-            f"Named before the runs: {len(pairs)} comparisons, paired by seed. p: Student's t on the differences, which it takes to "
+            f"A fixed list of {len(pairs)} comparisons, paired by seed. p: Student's t on the differences, which it takes to "
             f"be normal; Holm's correction is for all {len(pairs)}, run or not. Sign flips take nothing for granted, and with so "
             f"few seeds cannot give less than {least:g}. Direction: as published or not, where our interval excludes 0."
         ]

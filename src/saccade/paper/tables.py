@@ -44,7 +44,7 @@ class PaperTable:
     scales: dict[str, Scale] = field(default_factory=lambda: CIFAR)
     notes: tuple[str, ...] = ()
     digits: int = 2
-    # Pre-named comparisons, in families that are corrected as one: what is held against what, by cells' names.
+    # Comparisons, in families that are corrected as one: what is held against what, by cells' names.
     compared: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     rows: tuple[str, ...] = ()  # what each cell has a row of its own for, if it has several
 
