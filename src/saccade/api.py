@@ -301,6 +301,7 @@ def reproduce(
     data_root: str | None = None,
     download: bool = False,
     workers: int | None = None,
+    engine: str = "local",
     progress: Callable[[float], None] | None = None,
     **changes: Any,
 ) -> tuple[Table | None, Path]:
@@ -324,9 +325,9 @@ def reproduce(
     picked = scaled((TABLES[name] if name in TABLES else FIGURES[name]).scales, scale, **changes)
     folder = Path(out) if out else Path("runs") / "paper" / f"{name}-{picked.name}"
     if name in FIGURES:
-        if cells or merge or render or workers or seeds > 1:
+        if cells or merge or render or workers or engine != "local" or seeds > 1:
             raise InputError(
-                f"{name} is drawn without runs; cells, seeds, workers, merge and render go with {', '.join(TABLES)}."
+                f"{name} is drawn without runs; cells, seeds, workers, engine, merge and render go with {', '.join(TABLES)}."
             )
         return None, draw(FIGURES[name], picked, folder, partial(load_images, root=data_root, download=download))
     table, kept = TABLES[name], Path(results)
@@ -348,6 +349,7 @@ def reproduce(
             root=data_root,
             download=download,
             workers=workers,
+            engine=engine,
             progress=progress,
         )
     return paper_results(table, picked, kept), write_table(table, picked, kept, folder)

@@ -225,10 +225,10 @@ def _sweep(argv: list[str]) -> int:
         raise InputError(f"seeds is {given.seeds}; it takes a whole number of at least 1.")
     if (given.train is None) != (given.test is None):
         raise InputError("A probe takes both --train and --test.")
+    _known_format(given.format)
     base = recipe(given.recipe)
     from . import progress, sweep
 
-    write = _table_writer(given.format)
     varied = sweep.parse(given.variations)
     sweep.runs(base, varied, given.seeds)  # what cannot run is refused before anything does
     probe = None if given.train is None else (given.train, given.test)
@@ -236,23 +236,11 @@ def _sweep(argv: list[str]) -> int:
         found = sweep.run(
             base, varied, Path(given.out), seeds=given.seeds, engine=given.engine, probe=probe, progress=update
         )
-    write(found)
+    _print(found, given.format)
     return 0
 
 
 _ENGINE = 'what runs them: local, "local(workers=2)", "ray(address=\'10.0.0.1:6379\', gpus=0.25)", "slurm(partition=gpu, gpus=1)"'
-
-
-def _table_writer(form: str) -> Callable[[Any], None]:
-    """What prints a table in the format. Raises InputError for an unknown one."""
-    from .report import tables
-
-    formats = {"markdown": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex}
-    if form == "terminal":
-        return lambda table: _console().print(tables.to_terminal(table))
-    if form not in formats:
-        raise InputError(f"Unknown format {form!r}; it takes terminal, {', '.join(formats)}.")
-    return lambda table: print(formats[form](table), end="")
 
 
 def _layers(text: str, run: str) -> list[int] | None:
@@ -658,6 +646,7 @@ def _reproduce(argv: list[str]) -> int:
     for option, (kind, about) in changes.items():
         parser.add_argument(f"--{option}", type=kind | None, default=None, help=f"{about} (default: the scale's)")
     _int(parser, "--workers", None, "processes side by side (default: one a core, or one on a GPU)")
+    parser.add_argument("--engine", type=str, default="local", help=_ENGINE)
     parser.add_argument("--results", type=str, default="results", help="folder of the results")
     parser.add_argument(
         "--merge", type=str | None, default=None, help="a second machine's results, to be copied there first"

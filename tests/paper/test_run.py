@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from saccade import api, networks
+from saccade import api, engines, networks
 from saccade.cli import main
 from saccade.data import load
+from saccade.errors import InputError
 from saccade.evaluation.probe import deformation
 from saccade.evaluation.probe import probe as probe_encoder
 from saccade.paper import TABLES, results
@@ -51,13 +52,13 @@ def test_an_untrained_cell_is_the_probes_own_number(tmp_path):
 def test_a_finished_cell_is_not_run_again(tmp_path, monkeypatch):
     scales = {**CIFAR, "digits": FEW}
     monkeypatch.setattr(
-        running, "side_by_side", lambda function, tasks, **options: [function(t, print) for t in tasks.values()]
+        engines, "run", lambda function, tasks, engine, progress: [function(t, print) for t in tasks.values()]
     )
     table = replace(TABLES["table1"], scales=scales)
     cells = ["random", "hinge-gll-rf-constrained"]
     for _ in range(2):
         running.run_cells(table, FEW, [0], tmp_path / "results", cells=cells, work=tmp_path / "runs")
-        monkeypatch.setattr(running, "side_by_side", None)  # the second time nothing is left to do
+        monkeypatch.setattr(engines, "run", None)  # the second time nothing is left to do
     [row] = [row for row in results(table, FEW, tmp_path / "results").rows if row[:3] == ["hinge", "GLL", "RF"]]
     assert row[5].n == 1 and row[3] is None  # no difference: digits are not the paper's pictures
     kept = read_json(tmp_path / "results" / "table1" / "digits" / "hinge-gll-rf-constrained-seed0.json")
@@ -129,3 +130,20 @@ def test_sheets(tmp_path):
         assert main(["reproduce", name, "--scale=digits", f"--out={tmp_path / name}"]) == 0
         assert len(list((tmp_path / name).glob("*.png"))) == made
         assert "data:image/png" in (tmp_path / name / "page.html").read_text()
+
+
+def test_cells_run_on_any_engine(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(engines, "run", lambda function, tasks, engine, progress: asked.append((list(tasks), engine)))
+    monkeypatch.setattr(running, "load", lambda name, **options: None)
+    table, scale = TABLES["table1"], FEW
+    name = table.cells[0].name
+    for options, engine in (
+        ({"engine": "ray(gpus=0.5)"}, "ray(gpus=0.5)"),
+        ({"workers": 3}, "local(workers=3)"),
+        ({}, "local"),
+    ):
+        running.run_cells(table, scale, [0], tmp_path, cells=[name], **options)
+        assert asked.pop() == ([f"{name}-seed0"], engine)
+    with pytest.raises(InputError, match="workers goes with the engine local"):
+        running.run_cells(table, scale, [0], tmp_path, cells=[name], workers=2, engine="ray")

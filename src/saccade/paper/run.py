@@ -7,9 +7,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from .. import engines
 from ..data import load
 from ..errors import InputError
-from ..parallel import Report, side_by_side
+from ..parallel import Report
 from ..training.checkpoint import write_whole
 from ..training.folder import differences, read_json, surroundings, write_json
 from .scales import Scale, runs_of
@@ -28,11 +29,13 @@ def run_cells(
     download: bool = False,
     work: Path = Path("runs"),
     workers: int | None = None,
+    engine: str = "local",
     progress: Callable[[float], None] | None = None,
 ) -> None:
     """Run what is missing of `cells` (default: all), side by side; a result is `out/TABLE/SCALE/CELL-seedK.json`.
 
-    Seeds come one after another. `workers` is the number of processes (default: one a core, or one on a GPU). Training runs
+    Seeds come one after another. `workers` is the number of processes (default: one a core, or one on a GPU), or `engine`
+    says what runs them, on folders that all machines see. Training runs
     go under `work`, where tables that look into the same encoders share them.
 
     Raises InputError for an unknown cell, a result of another scale, or where the images cannot be had.
@@ -45,15 +48,25 @@ def run_cells(
             checked(path, scale)
         else:
             missing.append((seed, cell, path))
+    if workers is not None and engine != "local":
+        raise InputError(f"workers goes with the engine local, not {engine}; it takes one of the two.")
     if not missing:
         return
     for name in scale.sets:  # what is not there is said before anything runs
         load(name, root=root, download=download)
     tasks = {
-        f"{cell.name}-seed{seed}": (table, cell, scale, seed, root, work / runs_of(table.name, scale), _made(path))
+        f"{cell.name}-seed{seed}": (
+            table,
+            cell,
+            scale,
+            seed,
+            root,
+            (work / runs_of(table.name, scale)).resolve(),
+            _made(path),
+        )
         for seed, cell, path in missing
     }
-    side_by_side(_run_cell, tasks, workers=workers, progress=progress)
+    engines.run(_run_cell, tasks, f"local(workers={workers})" if workers else engine, progress)
 
 
 def chosen(table: PaperTable, cells: list[str] | None) -> list[Cell]:
@@ -93,7 +106,7 @@ def checked(path: Path, scale: Scale) -> dict[str, Any]:
 
 def _made(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    return path.resolve()  # which other machines may see too
 
 
 def merge(source: Path, out: Path) -> tuple[int, list[Path]]:
