@@ -274,3 +274,7 @@ def test_a_step_that_memory_cannot_hold_is_refused(config, images, schedule, fit
     monkeypatch.setattr("saccade.training.model.free_memory", lambda device: one - 1)
     with pytest.raises(InputError, match="it takes a smaller batch"):
         build(config, images)
+
+
+def test_a_whole_number_is_a_mean_of_adams_too(config, images):
+    train_step(build(replace(config, optimizer="adam(beta1=0)"), images), images, 0)

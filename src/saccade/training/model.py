@@ -271,7 +271,10 @@ def _optimizer(config: TrainConfig, parameters: list[nn.Parameter], rate: float)
     call: Call = choose(config.optimizer, OPTIMIZERS, "optimizer")[0]
     options = dict(call.options)
     if call.name == "adam":
-        betas = (options.pop("beta1"), options.pop("beta2"))
+        betas = (
+            float(options.pop("beta1")),
+            float(options.pop("beta2")),
+        )  # one kind of number for both, or torch refuses
         return torch.optim.AdamW(parameters, lr=rate, betas=betas, foreach=True, **options)
     return torch.optim.SGD(parameters, lr=rate, foreach=True, **options)
 
