@@ -10,7 +10,17 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from saccade.config.names import NETWORKS
 from saccade.errors import InputError
-from saccade.networks import Flatten, LocallyConnected2d, build, evaluating, head, layers_of, output_shape, shapes
+from saccade.networks import (
+    Flatten,
+    LocallyConnected2d,
+    activity,
+    build,
+    evaluating,
+    head,
+    layers_of,
+    output_shape,
+    shapes,
+)
 
 # (image, features after each layer, parameters: 9 * (in * out) of each convolution, the head's)
 BY_HAND = {
@@ -270,3 +280,8 @@ def test_torchvision_names_the_layers_of_a_users_chain():
     found = create_feature_extractor(encoder.eval(), ["0", "1.linear"])(x)
     torch.testing.assert_close(found["0"], encoder[0](x))
     torch.testing.assert_close(found["1.linear"], encoder(x))
+
+
+def test_activity_counts_a_locally_connected_maps_copies_of_its_input():
+    # 2 outputs at 4x4 positions, and at each 3 channels in a window of 3x3.
+    assert activity(build("local2", (3, 4, 4)), (3, 4, 4)) == 2 * 16 + 16 * 3 * 9

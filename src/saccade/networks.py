@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.fx
@@ -278,12 +279,18 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], source: Path | s
 def activity(module: nn.Module, shape: tuple[int, ...]) -> int:
     """How many numbers the parts of `module` give for one image of `shape`: what a backward pass has to remember.
 
+    A locally connected map remembers its input once for each weight that it meets.
+
     >>> activity(build("conv2 relu maxpool", (1, 4, 4)), (1, 4, 4))
     72
     """
     counts: list[int] = []
-    parts = [part for part in module.modules() if not any(part.children())]
-    hooks = [part.register_forward_hook(lambda part, given, made: counts.append(made.numel())) for part in parts]
+
+    def count(part: nn.Module, given: Any, made: Tensor) -> None:
+        copies = part.weight[:, 0].numel() if isinstance(part, LocallyConnected2d) else 0
+        counts.append(made.numel() + copies)
+
+    hooks = [part.register_forward_hook(count) for part in module.modules() if not any(part.children())]
     try:
         output_shape(module, shape)
     finally:

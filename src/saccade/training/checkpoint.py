@@ -5,10 +5,11 @@ place, flushed to disk and renamed; the last two are kept. No pickle is written 
 """
 
 import errno
+import glob
 import hashlib
 import os
+import platform
 import re
-import secrets
 import sys
 from pathlib import Path
 
@@ -45,7 +46,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Raises RunError where the disk takes no more, InputError where the file cannot be written for another reason.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # of this writer alone
+    beside = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")  # of this writer alone
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(platform.node())}.*.part"):
+        if not _runs(leftover.suffixes[-2][1:]):
+            leftover.unlink(missing_ok=True)
     try:
         with beside.open("wb") as stream:
             stream.write(content)
@@ -60,6 +64,17 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise refusal(error, path) from None
+
+
+def _runs(process: str) -> bool:
+    """Whether a process of this number is there; what is no number is nobody's to remove."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, ValueError, OverflowError):
+        return True
+    return True
 
 
 def save(model: Model, step: int, folder: Path) -> Path:
