@@ -140,6 +140,19 @@ def _parse(parser: _Parser, argv: list[str]) -> Any:
     return parser.parse_args(words)
 
 
+def _parse_with_recipe(parser: Any, argv: list[str]) -> dict[str, Any]:
+    """Parsed arguments of a command whose first word, or `--config`, may name a recipe that sets what is not given."""
+    if argv and not argv[0].startswith("-"):
+        argv = ["--config", *argv]
+    given = _parse(parser, argv)
+    if given.config is not None:
+        parser.set_defaults(asdict(recipe(given.config)))
+        given = _parse(parser, argv)
+    values = given.as_dict()
+    values.pop("config")
+    return values
+
+
 def _flags(parser: _Parser, *names: str) -> None:
     for name in names:
         parser.add_argument(
@@ -178,14 +191,7 @@ def _train(argv: list[str]) -> int:
     )
     parser.add_argument("--print_config", type=bool, default=False, help="write the recipe on standard output and stop")
     _flags(parser, "json", "quiet")
-    if argv and not argv[0].startswith("-"):
-        argv = ["--config", *argv]
-    given = _parse(parser, argv)
-    if given.config is not None:
-        parser.set_defaults(asdict(recipe(given.config)))
-        given = _parse(parser, argv)
-    given = given.as_dict()
-    given.pop("config")
+    given = _parse_with_recipe(parser, argv)
     out, dry, show, as_json, quiet = (given.pop(name) for name in ("out", "dry_run", "print_config", "json", "quiet"))
     config = TrainConfig(**given)
     check(config)
@@ -573,14 +579,7 @@ def _margins(argv: list[str]) -> int:
     )
     parser.add_argument("--figure", type=str | None, default=None, help="write the histograms to this SVG file")
     parser.add_argument("--format", type=str, default="terminal", help="terminal, markdown, csv or latex")
-    if argv and not argv[0].startswith("-"):
-        argv = ["--config", *argv]
-    given = _parse(parser, argv)
-    if given.config is not None:
-        parser.set_defaults(asdict(recipe(given.config)))
-        given = _parse(parser, argv)
-    given = given.as_dict()
-    given.pop("config")
+    given = _parse_with_recipe(parser, argv)
     batches, beyond, within, figure, form = (
         given.pop(name) for name in ("batches", "beyond", "within", "figure", "format")
     )

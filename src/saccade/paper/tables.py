@@ -197,27 +197,29 @@ TABLE2 = PaperTable(
     ),
 )
 
+_WITH_AND_WITHOUT_LABELS = (
+    *(
+        replace(cell, row=(f"without labels, {cell.column}", *cell.row[1:]), column="", published=None)
+        for cell in TABLE1.cells
+        if cell.name.startswith("hinge-") and cell.published is not None and "-urf-" not in cell.name
+    ),
+    _random("", 3),
+    Cell("supervised", ("with labels", "E2E", "BP"), "", {"loss": "cross-entropy"}),
+    Cell(
+        "supervised-deformed",
+        ("with labels, the same deformations", "E2E", "BP"),
+        "",
+        {"loss": "cross-entropy"},
+        deformed=True,
+    ),
+)
+
 TABLE3 = PaperTable(
     "table3",
     "Test accuracy (%) on deformed images of classifiers that learned from plain ones",
     ("network", "learning", "update"),
     (),
-    (
-        *(
-            replace(cell, row=(f"without labels, {cell.column}", *cell.row[1:]), column="", published=None)
-            for cell in TABLE1.cells
-            if cell.name.startswith("hinge-") and cell.published is not None and "-urf-" not in cell.name
-        ),
-        _random("", 3),
-        Cell("supervised", ("with labels", "E2E", "BP"), "", {"loss": "cross-entropy"}),
-        Cell(
-            "supervised-deformed",
-            ("with labels, the same deformations", "E2E", "BP"),
-            "",
-            {"loss": "cross-entropy"},
-            deformed=True,
-        ),
-    ),
+    _WITH_AND_WITHOUT_LABELS,
     "tested",
     ROBUST,
     notes=(
@@ -231,22 +233,7 @@ TABLE4 = PaperTable(
     "Test accuracy (%) on transformed digits of classifiers that learned from plain ones",
     ("network", "learning", "update"),
     ("deformed", "plain"),
-    (
-        *(
-            replace(cell, row=(f"without labels, {cell.column}", *cell.row[1:]), column="", published=None)
-            for cell in TABLE1.cells
-            if cell.name.startswith("hinge-") and cell.published is not None and "-urf-" not in cell.name
-        ),
-        _random("", 3),
-        Cell("supervised", ("with labels", "E2E", "BP"), "", {"loss": "cross-entropy"}),
-        Cell(
-            "supervised-deformed",
-            ("with labels, the same deformations", "E2E", "BP"),
-            "",
-            {"loss": "cross-entropy"},
-            deformed=True,
-        ),
-    ),
+    _WITH_AND_WITHOUT_LABELS,
     "tested",
     MNIST,
     notes=(
