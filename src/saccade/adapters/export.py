@@ -34,7 +34,7 @@ def write_onnx(encoder: nn.Sequential, shape: tuple[int, ...], path: Path) -> fl
     Raises InputError without the packages of the extra `onnx`, or for a network that ONNX cannot say.
     """
     try:
-        import onnx  # noqa: F401
+        import onnx  # noqa: F401  (onnx and onnxscript are called by torch: missing ones are named here)
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
@@ -88,7 +88,7 @@ def _refusing(what: str) -> Iterator[None]:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             yield
-    except Exception as error:
+    except Exception as error:  # exporters raise kinds of their own, which change between versions
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{what} cannot export this network ({type(error).__name__}: {reason}).") from None
     finally:

@@ -130,7 +130,7 @@ class NamedPolicy:
         return {name: parameter.default for name, parameter in inspect.signature(self.write).parameters.items()}
 
 
-def _paper(scale: list[float] = [0.08, 1.0], strength: float = 1.0) -> str:  # noqa: B006
+def _paper(scale: list[float] = [0.08, 1.0], strength: float = 1.0) -> str:  # noqa: B006  (a default to read, never written to)
     colour = ", ".join(f"{name}={0.8 * strength:g}" for name in ("brightness", "contrast", "saturation"))
     return f"crop(scale={scale}) flip jitter({colour}, hue={0.2 * strength:g}, p=0.8) grey(p=0.2)"
 

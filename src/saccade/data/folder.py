@@ -91,7 +91,7 @@ def _refusing(file: Path) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except Exception as error:
+    except Exception as error:  # a hostile file brings any kind out of a decoder
         raise InputError(f"{file} cannot be decoded as a picture ({' '.join(str(error).split())[:150]}).") from None
 
 

@@ -104,7 +104,7 @@ def _refusing(path: Path) -> Iterator[None]:
             yield
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # a hostile file brings any kind out of zip, zlib and numpy
         reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise InputError(f"{path} cannot be read as an .npz ({reason}); {_ACCEPTED}.") from None
 
