@@ -1,0 +1,89 @@
+"""Does random feedback align, and does it help, as training goes on? Layer by layer at random (RLL) on handwritten digits.
+
+Run it from the repository's root: python results/alignment.py. Half an hour on one core; writes a file a run into
+results/alignment, and continues from those there.
+One run a rule, rate and seed; at some lengths the last layer is probed (the exact probe, fitted on plain training digits
+and scored on held-out training digits, deformed) and measured: the angle of each layer's update to backpropagation's, and
+of the feedback to the head's weights, means over the layers and over ten batches. The test digits are never opened.
+"""
+
+import argparse
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from saccade import api
+from saccade.config.run import recipe
+from saccade.evaluation.features import features
+from saccade.evaluation.linear import accuracy, fit_exact
+from saccade.evaluation.probe import deformation
+from saccade.parallel import Report, side_by_side
+from saccade.training import build, train_step
+from saccade.training.folder import surroundings, write_json
+
+NETWORK = "conv16 maxpool tanh | conv32 maxpool tanh | conv64 maxpool tanh"  # half of the EMNIST network's channels
+RUNS = (("bp", 5e-4), ("urf", 5e-4), ("kolen-pollack", 5e-4), ("rf", 5e-4), ("rf", 1e-4))
+PAIRS = (0, 7_500, 30_000, 120_000, 240_000)  # a layer
+SEEDS, DEFORMATIONS, MEASURED = 3, 5, 30
+
+
+def path_of(task: tuple[str, float, int]) -> Path:
+    rule, rate, seed = task
+    return Path(__file__).parent / "alignment" / f"{rule}-{rate:g}-seed{seed}.json"
+
+
+def mean(values: list[float]) -> float | None:
+    return round(statistics.fmean(values), 2) if values else None
+
+
+def measured(model: Any, images: Any, step: int) -> tuple[dict[str, float | None], int]:
+    """Ten steps a layer or so, measured on their way."""
+    watch: list[dict[str, Any]] = []
+    for current in range(step, step + MEASURED):
+        train_step(model, images, current, watch)
+    layers = [row["angle_to_bp"] for row in watch if "angle_to_bp" in row]
+    angles = {
+        "update": [angle for row in layers for name, angle in row.items() if name.startswith("layers.")],
+        "head's update": [angle for row in layers for name, angle in row.items() if name.startswith("head.")],
+        "feedback": [angle for row in watch for angle in row.get("feedback_angle", {}).values()],
+    }
+    return {name: mean(values) for name, values in angles.items()}, step + MEASURED
+
+
+def follow(task: tuple[str, float, int], report: Report) -> None:
+    rule, rate, seed = task
+    started = time.perf_counter()
+    fitted, held_out = api.load_images("digits:train[:1000]"), api.load_images("digits:train[1000:]")
+    config = replace(recipe("digits"), data="digits:train[:1000]", network=NETWORK, schedule="rll", rule=rule)
+    config = replace(config, rate=rate, seed=seed, epochs=PAIRS[-1] / len(fitted) + 10, device="cpu")
+    model, step, rows = build(config, fitted), 0, []
+    last, layers = len(model.encoder), len(model.sites)
+    for pairs in PAIRS:
+        while step < pairs * layers // config.batch:
+            train_step(model, fitted, step)
+            step += 1
+        x = features(model.encoder, fitted, [last])[last]
+        probe = fit_exact(x, fitted.labels, 10, seed=seed).probe
+        drawn = [deformation("digits", number) for number in range(DEFORMATIONS)]
+        scores = [
+            accuracy(probe, features(model.encoder, held_out, [last], deform=d)[last], held_out.labels) for d in drawn
+        ]
+        angles, step = measured(model, fitted, step)
+        rows.append({"pairs": pairs, "held_out": round(statistics.fmean(scores), 2), "angles": angles})
+        print(rule, rate, seed, rows[-1], flush=True)
+        report(pairs / PAIRS[-1])
+    found = {"rule": rule, "rate": rate, "seed": seed, "network": NETWORK, "loss": config.loss, "schedule": "rll"}
+    seconds = round(time.perf_counter() - started, 1)
+    write_json(path_of(task), {**found, "batch": config.batch, "rows": rows, "seconds": seconds, **surroundings()})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--workers", type=int)
+    workers = parser.parse_args().workers
+    tasks = [(*run, seed) for seed in range(SEEDS) for run in RUNS]
+    if missing := {str(path_of(task)): task for task in tasks if not path_of(task).exists()}:
+        path_of(tasks[0]).parent.mkdir(exist_ok=True)
+        side_by_side(follow, missing, workers=workers)
