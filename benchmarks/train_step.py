@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from saccade.config.names import RULES
 from saccade.config.run import TrainConfig, check
 from saccade.data import ImageSet, load
 from saccade.errors import InputError
@@ -81,7 +82,9 @@ def cases(args: argparse.Namespace) -> dict[str, TrainConfig]:
     found = {f"{OURS}, e2e bp": common}
     for schedule in args.schedule:
         for rule in args.rule:
-            config = replace(common, schedule=schedule, rule=rule)
+            decays = rule in RULES and "decay" in RULES[rule].facts
+            optimizer = "adam(weight_decay=1)" if decays else common.optimizer
+            config = replace(common, schedule=schedule, rule=rule, optimizer=optimizer)
             check(config)
             found[f"{OURS}, {schedule} {rule}"] = config
     return found
