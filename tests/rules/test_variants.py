@@ -80,6 +80,21 @@ def test_bfloat16_inverses_learn_from_their_last_step():
     assert (seen[0] - seen[1]).norm() > 0.1 * seen[0].norm()
 
 
+def test_bfloat16_targets_come_from_the_inverses_as_they_are_now():
+    """Inverses that have just become zero let no target through to the layers below the top."""
+    made = make("dtp")
+    site = make_site(made)
+    with torch.autocast("cpu", torch.bfloat16):
+        for group in made.phases(site, Batch(torch.cat([smooth(4), smooth(4)]))):
+            if group == "inverses":
+                with torch.no_grad():
+                    for p in site.inverses.parameters():
+                        p.zero_()
+    *below, top = (layer[0].weight.grad.abs().max() for layer in site.layers)
+    assert top > 0
+    assert max(below) == 0
+
+
 def test_bfloat16_errors_at_the_embedding_are_equal_away_from_thresholds():
     torch.manual_seed(0)
     n, m1, m2, near = 32, 11.0, 22.0, 0.05
