@@ -8,6 +8,7 @@ of the feedback to the head's weights, means over the layers and over ten batche
 """
 
 import argparse
+import json
 import statistics
 import time
 from dataclasses import replace
@@ -20,6 +21,7 @@ from saccade.evaluation.features import features
 from saccade.evaluation.linear import accuracy, fit_exact
 from saccade.evaluation.probe import deformation
 from saccade.parallel import Report, side_by_side
+from saccade.report.tables import Table, spread, to_markdown
 from saccade.training import build, train_step
 from saccade.training.folder import surroundings, write_json
 
@@ -77,6 +79,37 @@ def follow(task: tuple[str, float, int], report: Report) -> None:
     found = {"rule": rule, "rate": rate, "seed": seed, "network": NETWORK, "loss": config.loss, "schedule": "rll"}
     seconds = round(time.perf_counter() - started, 1)
     write_json(path_of(task), {**found, "batch": config.batch, "rows": rows, "seconds": seconds, **surroundings()})
+
+
+def page() -> str:
+    """Accuracy and angles against length, a row a rule and rate, as Markdown."""
+    folder = Path(__file__).parent / "alignment"
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    rows: list[list[Any]] = []
+    for rule, rate in RUNS:
+        seeds = [run["rows"] for run in runs if (run["rule"], run["rate"]) == (rule, rate)]
+        for number, pairs in enumerate(PAIRS if seeds else ()):
+            at = [rows_of[number] for rows_of in seeds]
+            angles = [
+                spread(row["angles"][name] for row in at)
+                if all(row["angles"][name] is not None for row in at)
+                else None
+                for name in ("update", "feedback")
+            ]
+            rows.append([f"{rule}, rate {rate:g}", f"{pairs:,}", spread(row["held_out"] for row in at), *angles])
+    if not rows:
+        return ""
+    header = ["rule", "pairs a layer", "accuracy", "update's angle", "feedback's angle"]
+    caption = (
+        "Random feedback as training goes on, handwritten digits, RLL, hinge with 5 negatives and the block: accuracy (%) on "
+        "deformed held-out training digits, the angles (degrees) of the layers' updates to backpropagation's and of the "
+        "feedback to the head's weights; mean and standard deviation over seeds"
+    )
+    first = runs[0]
+    said = (
+        f"`{first['command']}`, {first['date'][:10]}, {first['hardware']['processor']}; network `{first['network']}`, "
+    )
+    return f"{to_markdown(Table(header, rows, caption))}\n{said}`{first['loss']}`, batch {first['batch']}.\n"
 
 
 if __name__ == "__main__":

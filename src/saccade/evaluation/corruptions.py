@@ -12,11 +12,11 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from .. import draws
 from ..data import ImageSet
@@ -24,6 +24,12 @@ from ..errors import InputError
 from .probe import deformation
 
 SEVERITIES = (1, 2, 3, 4, 5)
+
+
+def _transforms() -> Any:
+    from torchvision.transforms.v2 import functional  # imports torch's compiler: seconds that others need not wait
+
+    return functional
 
 
 def _noise(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
@@ -37,11 +43,12 @@ def _impulse(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
 
 
 def _blur(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    return F.gaussian_blur(x, kernel_size=[9, 9], sigma=[strength, strength])
+    return _transforms().gaussian_blur(x, kernel_size=[9, 9], sigma=[strength, strength])
 
 
 def _pixelate(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     side = x.shape[-2:]
+    F = _transforms()
     small = F.resize(x, [round(strength * s) for s in side], F.InterpolationMode.BILINEAR, antialias=True)
     return F.resize(small, list(side), F.InterpolationMode.NEAREST)
 
@@ -61,8 +68,8 @@ CORRUPTIONS: dict[str, tuple[Callable[[Tensor, float, torch.Generator], Tensor],
     "gaussian noise": (_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
     "impulse noise": (_impulse, (0.01, 0.02, 0.03, 0.05, 0.07)),
     "gaussian blur": (_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
-    "contrast": (lambda x, strength, _: F.adjust_contrast(x, strength), (0.75, 0.5, 0.4, 0.3, 0.15)),
-    "brightness": (lambda x, strength, _: F.adjust_brightness(x, strength), (1.1, 1.2, 1.3, 1.4, 1.6)),
+    "contrast": (lambda x, strength, _: _transforms().adjust_contrast(x, strength), (0.75, 0.5, 0.4, 0.3, 0.15)),
+    "brightness": (lambda x, strength, _: _transforms().adjust_brightness(x, strength), (1.1, 1.2, 1.3, 1.4, 1.6)),
     "pixelate": (_pixelate, (0.95, 0.9, 0.85, 0.75, 0.65)),
     "JPEG": (_jpeg, (80, 65, 58, 50, 40)),
 }
