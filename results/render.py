@@ -1,13 +1,14 @@
 """Render the figures and tables of the README and docs/paper.md from the JSON files in this folder: `python results/render.py`."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ranks
 
 from saccade.data import load
-from saccade.paper import FIGURES, TABLES, PaperTable, Scale, results
+from saccade.paper import FIGURES, TABLES, Cell, PaperTable, Scale, results
 from saccade.paper.audits import audited
 from saccade.paper.results import comparisons, corruptions, drawn
 from saccade.paper.results import found as kept
@@ -144,8 +145,9 @@ def paper() -> str:
             if not any(kept(table, scale, HERE).values()):
                 continue
             parts.append(f"## {table.name.capitalize()}, {scale.name} scale\n")
-            more = [*comparisons(table, scale, HERE), corruptions(table, scale, HERE)]
-            parts += [to_markdown(one) for one in (results(table, scale, HERE), *more) if one is not None]
+            links = partial(_result, table, scale)
+            more = [*comparisons(table, scale, HERE, links=links), corruptions(table, scale, HERE, links=links)]
+            parts += [to_markdown(one) for one in (results(table, scale, HERE, links=links), *more) if one is not None]
             for name, figure in drawn(table, scale, HERE).items():
                 parts.append(_figure(folder, f"{name}-{scale.name}", figure))
     for name in ("figure3", "figure4"):
@@ -153,6 +155,12 @@ def paper() -> str:
         drawings = FIGURES[name].make(CIFAR["tiny"], load)
         parts += [_figure(folder, each, figure) for each, figure in drawings.items() if isinstance(figure, Svg)]
     return "\n".join(parts)
+
+
+def _result(table: PaperTable, scale: Scale, cell: Cell) -> str:
+    """The path, from docs, of a cell's first result: it holds the configuration of its run."""
+    [first, *_] = kept(table, scale, HERE)[cell.name]
+    return f"../results/{table.name}/{scale.name}/{cell.name}-seed{first['seed']}.json"
 
 
 def scales_of(table: PaperTable) -> list[Scale]:

@@ -188,3 +188,18 @@ def test_refused_labels_and_shapes(fit):
 def test_refused_options(options, named):
     with pytest.raises(InputError, match=named):
         fit_exact(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]), 2, **options)
+
+
+def test_features_may_be_made_anew_at_each_epoch():
+    x, y = blobs(n=50)
+    x, asked = x.float() / x.std(0), []
+    how = {"epochs": 3, "rate": 1e-2, "batch": 20}
+
+    def at(epoch):
+        asked.append(epoch)
+        return x + epoch
+
+    plain, same = fit_adam(x, y, 4, **how), fit_adam(lambda epoch: x, y, 4, **how)
+    assert torch.equal(plain.weight, same.weight)
+    moving = fit_adam(at, y, 4, **how)
+    assert asked == [0, 1, 2] and not torch.equal(moving.weight, plain.weight)

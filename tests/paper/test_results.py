@@ -9,7 +9,7 @@ from saccade.errors import InputError
 from saccade.paper import TABLES, accuracies, merge, results
 from saccade.paper.results import comparisons, write
 from saccade.paper.scales import CIFAR
-from saccade.report.tables import Spread
+from saccade.report.tables import Link, Spread
 
 TABLE, SCALE = TABLES["table1"], CIFAR["tiny"]
 ABOUT = {
@@ -43,6 +43,12 @@ def test_ours_published_and_their_difference(tmp_path):
     assert difference == "-0.44 [-2.92, +2.04]"  # t(2) = 4.303 times 1 / sqrt(3)
     assert table.rows[0][6:9] == [None, 70.35, None]
     assert accuracies(TABLE, SCALE, tmp_path) == {"hinge-e2e-bp-full": Spread(71.0, 1.0, 3)}
+    simclr, sgd = (
+        next(row for row in table.rows if row[0:3:2] == pair) for pair in (["SimCLR", "BP"], ["hinge", "BP by SGD"])
+    )
+    assert simclr[3:] == [None, 72.44, None, "", "", ""]  # no such cell in the second column: not missing, but nothing
+    assert sgd[3:] == [None, "", "", None, "", ""]  # none of it was published
+    assert table.numeric() == [False, False, False, True, True, False, False, True, False]
     assert "tiny scale: 25,000 pairs" in table.caption and table.legend()[1] == "—: missing, no result yet."
 
 
@@ -85,7 +91,22 @@ def test_page_and_files(tmp_path):
     assert "saccade reproduce table1" in html and "hinge-e2e-bp-full" in html
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"table1.md", "table1.csv", "table1.tex", "page.html"} <= made
-    assert (tmp_path / "out" / "table1.csv").read_text().splitlines()[1].startswith("hinge,E2E,BP,70.5,")
+    header, first, *_ = (tmp_path / "out" / "table1.csv").read_text().splitlines()
+    first = dict(zip(header.split(","), first.split(","), strict=False))
+    assert first["all negatives mean"] == "70.5" and first["all negatives link"] == "page.html#cell-hinge-e2e-bp-full"
+    assert "[70.50 ± 0.71](<page.html#cell-hinge-e2e-bp-full>)" in (tmp_path / "out" / "table1.md").read_text()
+    assert (
+        r"\href{page.html\#cell-hinge-e2e-bp-full}{70.50 $\pm$ 0.71}" in (tmp_path / "out" / "table1.tex").read_text()
+    )
+
+
+def test_comparisons_lead_to_what_they_compare(tmp_path):
+    put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0)
+    put(tmp_path, "hinge-e2e-rf-full", 60.0, 60.5)
+    [table] = comparisons(TABLE, SCALE, tmp_path, links=lambda cell: cell.name)
+    row = next(row for row in table.rows if row[2] is not None)
+    assert row[:2] == [Link("hinge, E2E, RF", "hinge-e2e-rf-full"), Link("hinge, E2E, BP", "hinge-e2e-bp-full")]
+    assert table.rows[0][0] == "hinge, E2E, DTP"  # nothing to lead to
 
 
 def test_a_second_machines_results_are_merged(tmp_path):

@@ -10,7 +10,7 @@ from saccade.data import load
 from saccade.errors import InputError
 from saccade.evaluation.probe import deformation
 from saccade.evaluation.probe import probe as probe_encoder
-from saccade.paper import TABLES, results
+from saccade.paper import TABLES, results, scores
 from saccade.paper import run as running
 from saccade.paper.results import corruptions, drawn, write
 from saccade.paper.scales import CIFAR, Scale, runs_of
@@ -117,6 +117,28 @@ def test_strided_and_patches(tmp_path):
     row = ran(tmp_path, "table2", ["clapp-patches-gll-bp"], scale)["clapp-patches-gll-bp"]
     assert row["probe"]["features"] == "4x16x16 = 1024, average-pooled to 64"
     assert row["config"]["size"] == 64 and row["config"]["views"] == "flip"
+
+
+def test_probes_see_new_views_at_each_epoch_and_patches_colours(tmp_path, monkeypatch):
+    scale = replace(
+        FEW,
+        size=28,
+        network="conv4 hardtanh maxpool",
+        views="none",
+        probe_views="flip",
+        test_views="window(centre=true)",
+        patch_views="flip grey(p=1) standardize(mean=0.4, std=0.3)",
+    )
+    asked = []
+    monkeypatch.setattr(scores, "deformation", lambda *given: asked.append(given) or deformation(*given))
+    ran(tmp_path, "table2", ["random"], scale)
+    assert [views for views, _, _ in asked] == ["flip", "flip", "window(centre=true)"]  # two epochs, then the test
+    assert len({seed for _, seed, _ in asked}) == 3
+    asked.clear()
+    patches = replace(scale, name="patches", size=64, pool_to=64, pairs=16, test_views=None)
+    ran(tmp_path, "table2", ["clapp-patches-e2e-bp"], patches)
+    seen = "grey(p=1) standardize(mean=0.4, std=0.3)"
+    assert [views for views, _, _ in asked] == [f"flip {seen}", f"flip {seen}", f"none {seen}"]
 
 
 @pytest.mark.parametrize("name", ["figure3", "figure4"])

@@ -2,7 +2,8 @@
 
 import pytest
 
-from saccade.config.run import check
+from saccade.config.grammar import parse_call
+from saccade.config.run import check, head_of
 from saccade.errors import InputError
 from saccade.paper import FIGURES, NAMES, TABLES, scaled
 from saccade.paper.scales import CIFAR, ROBUST, runs_of
@@ -36,6 +37,57 @@ def test_what_learns_from_what():
     assert views == {"supervised": "none", "supervised-deformed": "deformed-cifar(p=0.2)"}
     [same] = [cell for cell in TABLES["table1"].cells if cell.name == "hinge-e2e-bp-full-same"]
     assert config_of(same, CIFAR["tiny"], 0, 45_000).data == "cifar10:train[:45000]"
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "epochs", "batch", "rate", "sets", "margins"),
+    [
+        ("table1", 50_000, 400, 500, 1e-4, ("cifar100:train", "cifar10:train[:45000]", "cifar10:test"), {}),
+        ("table2", 50_000, 100, 250, 1e-4, ("stl10:unlabeled[:50000]", "stl10:train", "stl10:test"), {}),
+        ("table3", 50_000, 400, 500, 1e-4, ("cifar100:train", "cifar10:train", "cifar10:test"), {}),
+        ("table4", 124_800, 400, 1000, 1e-3, ("emnist-letters:train", "mnist:train", "mnist:test"), {"m2": 1.5}),
+    ],
+)
+def test_paper_scale_is_the_papers_protocol(name, images, epochs, batch, rate, sets, margins):
+    table, seen = TABLES[name], 0
+    scale = table.scales["paper"]
+    assert scale.sets == sets
+    for cell in table.cells:
+        config = config_of(cell, scale, 0, images)
+        if not cell.trained or cell.supervised:
+            continue
+        seen += 1
+        patches = "-patches" in config.loss
+        assert config.batch == (16 if patches else batch)
+        steps = round(config.epochs * (images // config.batch))
+        assert steps == -(-epochs * images // config.batch)  # of each layer: gll and rll multiply it by their number
+        assert (config.network, config.rate, config.precision) == (scale.network, rate, "auto")
+        assert head_of(config) == ("avgpool flatten linear64" if name == "table2" else "flatten linear64")
+        assert config.optimizer == ("sgd" if cell.name.startswith("hinge-e2e-bp-sgd") else "adam")
+        loss = parse_call(config.loss)
+        if loss.name == "hinge":
+            assert {key: value for key, value in loss.options.items() if key[0] == "m"} == margins
+        if patches:
+            assert config.loss == "clapp-patches(reading=authors)" and config.size == 64
+            assert config.views == "window flip grey(p=1) standardize(mean=0.412, std=0.257)"
+        else:
+            assert config.views == ("digits" if name == "table4" else "paper")
+    assert seen > 10
+    probe = {"table1": (400, 1e-3), "table2": (200, 5e-3), "table3": (400, 1e-3), "table4": (200, 1e-3)}[name]
+    assert (scale.probe_epochs, scale.probe_rate) == probe
+    # Table 2's heads and probe average over 2x2 places: 1024 channels of 2x2 are left of VGG6's 4x4.
+    assert scale.pool_to == (4096 if name == "table2" else None)
+    assert (scale.probe_views, scale.sizes) == (
+        "window flip" if name == "table2" else "none",
+        (5_000, 50_000) if name == "table3" else (),
+    )
+
+
+def test_figure_8_of_the_paper_looks_into_table_2():
+    table = TABLES["figure8"]
+    [cell] = [cell for cell in table.cells if cell.name == "hinge-gll-bp-5"]
+    assert cell.options == next(c.options for c in TABLES["table2"].cells if c.name == cell.name)
+    assert runs_of("figure8", table.scales["paper"]) == runs_of("table2", TABLES["table2"].scales["paper"])
 
 
 def test_published_numbers():

@@ -268,3 +268,9 @@ def test_a_deformation_of_ones_own():
 def test_a_deformation_that_is_none_is_refused(text, said):
     with pytest.raises(InputError, match=said):
         parse(text)(torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))
+
+
+def test_standardized_values():
+    views = parse("standardize(mean=0.412, std=0.257)")(pictures(4), keys(4))
+    torch.testing.assert_close(views, (pictures(4) / 255 - 0.412) / 0.257)
+    assert views.min() < 0 and views.max() > 1

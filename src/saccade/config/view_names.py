@@ -88,6 +88,10 @@ DEFORMATIONS: dict[str, Deformation] = {
         },
     ),
     "grey": Deformation("all channels made the luminance, with probability `p`", {"p": Option(0.2, 0, 1)}),
+    "standardize": Deformation(
+        "every value less `mean`, divided by `std`: views are then no longer in [0, 1]",
+        {"mean": Option(0.5), "std": Option(0.25, 1e-6)},
+    ),
     "hsv": Deformation(
         "hue shifted by U(-hue, hue) of the circle, HSV's saturation times 2^U(-saturation, saturation); "
         "`shared` gives all pictures the draw of that number",

@@ -28,7 +28,7 @@ def accuracy(probe: nn.Linear, x: Tensor, y: Tensor) -> float:
 
 
 def fit_adam(
-    x: Tensor,
+    x: Tensor | Callable[[int], Tensor],
     y: Tensor,
     classes: int,
     *,
@@ -42,7 +42,7 @@ def fit_adam(
     """The paper's probe: a linear layer with bias, mean cross-entropy, Adam for a fixed number of epochs.
 
     Args:
-        x: features (n, d), float32, used as they are.
+        x: features (n, d), float32, used as they are; or a function from an epoch, counted from 0, to those of that epoch.
         y: labels (n,), int64, from 0 to classes - 1.
         epochs, rate, batch: 400 epochs at 1e-3 for CIFAR; the batch is not published. The last, smaller batch is kept.
         seed: draws the initial weights and each epoch's order.
@@ -53,6 +53,7 @@ def fit_adam(
     Raises:
         InputError: for labels outside the classes, or an unknown precision.
     """
+    again, x = (x, x(0)) if callable(x) else (None, x)
     _check(x, y, classes)
     if precision not in ("float32", "bfloat16"):
         raise InputError(f"precision: got {precision!r}, expected float32 or bfloat16.")
@@ -63,11 +64,13 @@ def fit_adam(
         for parameter in (probe.weight, probe.bias):
             parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound)
     adam = torch.optim.Adam(probe.parameters(), lr=rate, fused=True)
-    if precision == "bfloat16":
-        x = x.bfloat16()
+    dtype = torch.bfloat16 if precision == "bfloat16" else x.dtype
+    x = x.to(dtype)
     targets = _one_hot(y, classes, probe.weight.dtype)
     buffer = x.new_empty(min(batch, len(x)), x.shape[1])  # index_select into it is 4 times as fast as x[rows]
     for epoch in range(epochs):
+        if again is not None and epoch:
+            x = again(epoch).to(dtype)
         order = torch.randperm(len(x), generator=draws.generator(seed, "probe", epoch)).to(x.device)
         for rows in order.split(batch):
             inputs = torch.index_select(x, 0, rows, out=buffer[: len(rows)])

@@ -1,6 +1,6 @@
 """What a folder of results holds of a table: beside the published numbers, compared, drawn, and as a page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from .scores import VEHICLES
 from .tables import Cell, PaperTable
 
 Found = dict[str, list[dict[str, Any]]]  # the results of each cell, seed by seed
+Links = Callable[[Cell], str]  # the relative path that a cell's numbers lead to: the configuration of its runs
 
 
 def found(table: PaperTable, scale: Scale, out: Path) -> Found:
@@ -30,8 +31,11 @@ def found(table: PaperTable, scale: Scale, out: Path) -> Found:
     return by_cell
 
 
-def results(table: PaperTable, scale: Scale, out: Path, *, links: bool = False) -> Table:
-    """Ours beside the published numbers; what is missing is shown as missing. `links` makes each number lead to `#cell-NAME`."""
+def results(table: PaperTable, scale: Scale, out: Path, *, links: Links | None = None) -> Table:
+    """Ours beside the published numbers; what is missing is shown as missing, what neither has is left blank.
+
+    `links` says where a cell's numbers lead to.
+    """
     have = found(table, scale, out)
     columns = table.columns_at(scale)
     # Accuracies on other pictures than the paper's have nothing to be subtracted from.
@@ -49,13 +53,13 @@ def results(table: PaperTable, scale: Scale, out: Path, *, links: bool = False) 
                 cell = next((c for c in cells if c.column in (column, "")), None)
                 values = [] if cell is None else _values(have[cell.name], column, inner)
                 ours = spread(values) if values else None
-                line.append(Link(ours, f"#cell-{cell.name}") if ours and links and cell else ours)
+                line.append("" if cell is None else _linked(ours, cell, links))
                 if column in published:
                     mark = cell.published if cell else None
-                    line.append(mark)
+                    line.append("" if mark is None else mark)
                     if same:
                         off = [] if mark is None else [value - mark for value in values]
-                        line.append(differences(off).shown() if off else None)
+                        line.append("" if mark is None else differences(off).shown() if off else None)
             rows.append(line)
     caption = f"{table.caption}. Ours at {scale.said()}"
     if published:
@@ -64,6 +68,10 @@ def results(table: PaperTable, scale: Scale, out: Path, *, links: bool = False) 
             ". Difference: ours less published, with its 95 % interval over seeds" if same else ", on its pictures"
         )
     return Table(header, rows, f"{caption}.", list(table.notes), digits=table.digits)
+
+
+def _linked(entry: Spread | str | None, cell: Cell | None, links: Links | None) -> Entry:
+    return entry if entry is None or cell is None or links is None else Link(entry, links(cell))
 
 
 def _values(rows: list[dict[str, Any]], column: str, inner: str | None) -> list[float]:
@@ -85,7 +93,7 @@ def accuracies(table: PaperTable, scale: Scale, out: Path) -> dict[str, Spread]:
     return {name: spread([row["accuracy"] for row in rows]) for name, rows in have.items() if rows}
 
 
-def comparisons(table: PaperTable, scale: Scale, out: Path) -> list[Table]:
+def comparisons(table: PaperTable, scale: Scale, out: Path, *, links: Links | None = None) -> list[Table]:
     """The comparisons that the table lists, one table a family that has any results: paired tests over seeds."""
     have = found(table, scale, out)
     cells = {cell.name: cell for cell in table.cells}
@@ -101,7 +109,7 @@ def comparisons(table: PaperTable, scale: Scale, out: Path) -> list[Table]:
         adjusted = holm([test.p if test else None for test in tests])
         rows = []
         for (one, other), test, corrected in zip(pairs, tests, adjusted, strict=True):
-            row: list[Entry] = [_label(cells[one]), _label(cells[other])]
+            row = [_linked(_label(cells[name]), cells[name], links if have[name] else None) for name in (one, other)]
             theirs = _published_difference(cells[one], cells[other])
             if test is None:
                 row += [None, None, theirs, None, None, None, None]
@@ -244,7 +252,7 @@ def _sizes(have: Found, cells: Sequence[Cell]) -> list[str]:
     return list(next(iter(have[cells[0].name][0]["curve"].values()), {}))
 
 
-def corruptions(table: PaperTable, scale: Scale, out: Path) -> Table | None:
+def corruptions(table: PaperTable, scale: Scale, out: Path, *, links: Links | None = None) -> Table | None:
     """Accuracy under each common corruption at each severity, for classifiers fitted on the most pictures, if there is any."""
     have = found(table, scale, out)
     rows: list[list[Entry]] = []
@@ -255,7 +263,8 @@ def corruptions(table: PaperTable, scale: Scale, out: Path) -> Table | None:
                 for severity, scores in row["corruptions"][name].items():
                     by_severity.setdefault(severity, []).append(scores[max(scores, key=int)])
             means = [sum(values) / len(values) for values in zip(*by_severity.values(), strict=True)]
-            rows.append([_label(cell), name, *map(spread, by_severity.values()), spread(means)])
+            numbers = map(spread, (*by_severity.values(), means))
+            rows.append([_linked(_label(cell), cell, links), name, *numbers])
     if not rows:
         return None
     size = scale.sizes[-1]
@@ -295,25 +304,36 @@ def _configurations(table: PaperTable, have: Found) -> list[Section]:
 
 def write(table: PaperTable, scale: Scale, out: Path, folder: Path) -> Path:
     """Render a table into `folder`: its Markdown, CSV, LaTeX, its figures as SVG, and one HTML page, whose path is returned."""
-    have, shown = found(table, scale, out), results(table, scale, out)
+    have = found(table, scale, out)
     folder.mkdir(parents=True, exist_ok=True)
     pictures = drawn(table, scale, out)
-    more = {f"{table.name}-comparisons-{n}": one for n, one in enumerate(comparisons(table, scale, out), 1)}
-    if (under := corruptions(table, scale, out)) is not None:
-        more[f"{table.name}-corruptions"] = under
-    for name, one in {table.name: shown, **more}.items():
+
+    def tables(page: str) -> dict[str, Table]:
+        """Those with results, by file name; their links lead to a part of `page`."""
+
+        def links(cell: Cell) -> str:
+            return f"{page}#cell-{cell.name}"
+
+        made = {table.name: results(table, scale, out, links=links)}
+        for number, one in enumerate(comparisons(table, scale, out, links=links), 1):
+            made[f"{table.name}-comparisons-{number}"] = one
+        under = corruptions(table, scale, out, links=links)
+        return made if under is None else made | {f"{table.name}-corruptions": under}
+
+    for name, one in tables("page.html").items():
         for ending, render in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex)):
             write_whole(folder / f"{name}.{ending}", render(one).encode())
     for name, svg in pictures.items():
         write_whole(folder / f"{name}.svg", svg.svg.encode())
-    blocks: list[Block] = [results(table, scale, out, links=True)]
+    main, *more = tables("").values()
+    blocks: list[Block] = [main]
     if any(have.values()):
         blocks.append(Text("A number leads to the configuration of its runs, below."))
     sections = [Section("Result", blocks)]
     if pictures:
         sections.append(Section("Figures", [*pictures.values()]))
     if more:
-        sections.append(Section("Beyond the table", [*more.values()]))
+        sections.append(Section("Beyond the table", [*more]))
     sections += _configurations(table, have)
     page = folder / "page.html"
     return write_page(page, f"saccade reproduce {table.name}", f"{plain(table.caption)}; {scale.name} scale", sections)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from math import ceil, prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import networks
+from .. import draws, networks
 from ..config.grammar import parse_call
 from ..config.run import TrainConfig, from_dict
+from ..config.view_names import resolve
 from ..data import ImageSet, load
 from ..errors import InputError
 from ..evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted, deformed, kept
@@ -57,7 +58,12 @@ class Job:
 
     def set(self, place: int) -> ImageSet:
         """The encoder's pictures (0), the probe's (1), the test's (2)."""
-        return load(self.scale.sets[place], root=self.root, device=self.device)
+        return _loaded(self.scale.sets[place], self.root, self.device)
+
+
+@lru_cache(maxsize=3)  # cell after cell of a table reads the same three
+def _loaded(spec: str, root: str | None, device: torch.device) -> ImageSet:
+    return load(spec, root=root, device=device)
 
 
 class Learned(NamedTuple):
@@ -135,21 +141,47 @@ def learn(job: Job, images: ImageSet | None = None, part: str = "", share: float
     return Learned(encoder.to(job.device), classifier, settings, facts)
 
 
-def read(job: Job, encoder: nn.Sequential, images: ImageSet, views: str | None, layer: int | None = None) -> Tensor:
+def read(
+    job: Job,
+    encoder: nn.Sequential,
+    images: ImageSet,
+    views: str | None,
+    layer: int | None = None,
+    seed: int = _TEST_SEED,
+) -> Tensor:
     """One layer's features (default: the last's) of the images, or of one view each: (images, features)."""
     layer = len(encoder) if layer is None else layer
-    plain = (views or "none") == "none" and job.scale.size in (None, images.shape[-1])
-    deform = None if plain else deformation(views or "none", _TEST_SEED, job.scale.size)
+    views = " ".join([views or "none", *_colours(job)])
+    plain = views == "none" and job.scale.size in (None, images.shape[-1])
+    deform = None if plain else deformation(views, seed, job.scale.size)
     found = features(encoder, images, [layer], pool_to=job.scale.pool_to, deform=deform, precision=job.precision)
     return found[layer]
 
 
-def fit(job: Job, x: Tensor, images: ImageSet) -> nn.Linear:
+def _colours(job: Job) -> list[str]:
+    """What an encoder of patches was shown of all pictures' colours, and so is shown of the probe's."""
+    if not str(job.cell.options.get("loss")).partition("(")[0].endswith("-patches"):
+        return []
+    return [str(step) for step in resolve(job.scale.patch_views) if step.name in ("grey", "standardize")]
+
+
+Learnt = Tensor | Callable[[int], Tensor]  # features, or those of an epoch
+
+
+def learnt(job: Job, encoder: nn.Sequential, images: ImageSet, layer: int | None = None) -> Learnt:
+    """What the probe learns from: features of the pictures, or of one view each, drawn anew at each epoch."""
+    views = job.scale.probe_views
+    if views == "none":
+        return read(job, encoder, images, views, layer)
+    return lambda epoch: read(job, encoder, images, views, layer, draws.key(job.seed, "probe views", epoch))
+
+
+def fit(job: Job, x: Learnt, images: ImageSet) -> nn.Linear:
     """The paper's probe on features `x` of the first images."""
     assert images.labels is not None
     return fit_adam(
         x,
-        images.labels[: len(x)],
+        images.labels if callable(x) else images.labels[: len(x)],
         int(images.labels.max()) + 1,
         epochs=job.scale.probe_epochs,
         rate=job.scale.probe_rate,
@@ -170,7 +202,7 @@ def percent(classifier: nn.Linear, x: Tensor, images: ImageSet) -> float:
 def probe(job: Job) -> dict[str, Any]:
     """Test accuracy of a linear classifier on the last layer, or of the cell's own where it was trained with labels."""
     learned, train, test = learn(job), job.set(1), job.set(2)
-    classifier = learned.classifier or fit(job, read(job, learned.encoder, train, job.scale.probe_views), train)
+    classifier = learned.classifier or fit(job, learnt(job, learned.encoder, train), train)
     x = read(job, learned.encoder, test, job.scale.test_views)
     score = percent(classifier, x, test)
     about = _probed(job, learned, train, x, score)
@@ -226,7 +258,7 @@ def tested(job: Job) -> dict[str, Any]:
         else:
             if learned is None or x is None:
                 learned = learn(job, share=0.7)
-                x = read(job, learned.encoder, train, scale.probe_views)
+                x = read(job, learned.encoder, train, None)
             classifiers[size] = (learned.encoder, fit(job, x[:size], train))
     assert learned is not None
     del x
@@ -285,7 +317,7 @@ def layers(job: Job) -> dict[str, Any]:
     learned, train, test = learn(job, share=0.6), job.set(1), job.set(2)
     scores = {}
     for layer in range(1, len(learned.encoder) + 1):
-        classifier = fit(job, read(job, learned.encoder, train, job.scale.probe_views, layer), train)
+        classifier = fit(job, learnt(job, learned.encoder, train, layer), train)
         x = read(job, learned.encoder, test, job.scale.test_views, layer)
         scores[f"layer {layer}"] = percent(classifier, x, test)
         job.report(0.6 + 0.4 * layer / len(learned.encoder))

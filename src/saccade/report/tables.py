@@ -112,8 +112,8 @@ class Table:
         return [*lines, *(plain(note) for note in self.notes)]
 
     def numeric(self) -> list[bool]:
-        """For each column, whether all that is in it are numbers, so that it is set flush right."""
-        columns = [[_inner(row[i]) for row in self.rows] for i in range(len(self.header))]
+        """For each column, whether all that is in it are numbers or blanks, so that it is set flush right."""
+        columns = [[c for row in self.rows if (c := _inner(row[i])) != ""] for i in range(len(self.header))]
         return [
             any(c is not None for c in column) and not any(isinstance(c, str) for c in column) for column in columns
         ]
@@ -171,7 +171,9 @@ def _markdown(text: str) -> str:
 
 def _url(href: str) -> str:
     """A relative path as Markdown and LaTeX take it: what they would read as their own is percent-encoded."""
-    return re.sub(r"[^A-Za-z0-9./_=,+-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode("utf-8", "replace")), href)
+    return re.sub(
+        r"[^A-Za-z0-9./_=,+#-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode("utf-8", "replace")), href
+    )
 
 
 def to_csv(table: Table) -> str:
@@ -233,7 +235,10 @@ def to_latex(table: Table) -> str:
 
     def cell_text(cell: Cell) -> str:
         text = _latex(table.shown(cell))
-        return f"\\href{{{_url(cell.href).replace('%', chr(92) + '%')}}}{{{text}}}" if isinstance(cell, Link) else text
+        if not isinstance(cell, Link):
+            return text
+        url = re.sub(r"[%#]", r"\\\g<0>", _url(cell.href))
+        return f"\\href{{{url}}}{{{text}}}"
 
     columns = "".join("r" if right else "l" for right in table.numeric())
     lines = [r"\begin{table}", r"\centering"]

@@ -49,7 +49,7 @@ class Policy:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        """One view of every picture: float32 (batch, channels, size, size), in [0, 1].
+        """One view of every picture: float32 (batch, channels, size, size), in [0, 1] unless standardized.
 
         `images` is (batch, channels, height, width), uint8 or float in [0, 1]; `keys` (batch,) is int64 on the same
         device (`draws.image_keys`). A view depends on its picture and key only, not on the batch it is made in.
@@ -250,6 +250,7 @@ _KINDS: dict[str, _Kind] = {
     "flip": _Kind(1, _draw_chance, lambda x, o, size, which: deform.flip(x, which)),
     "jitter": _Kind(5, _draw_jitter, _apply_jitter),
     "grey": _Kind(1, _draw_chance, lambda x, o, size, which: deform.greyscale(x, which)),
+    "standardize": _Kind(0, lambda *_: (), lambda x, o, size: (x - o["mean"]) / o["std"]),
     "hsv": _Kind(3, _draw_hsv, lambda x, o, size, shift, factor: deform.hue_saturation(x, shift, factor)),
     "affine": _Kind(7, _draw_affine, _apply_affine),
     "similarity": _Kind(5, _draw_similarity, _apply_affine),

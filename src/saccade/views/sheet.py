@@ -61,4 +61,4 @@ def arranged(images: Tensor, columns: list[Tensor]) -> Tensor:
         for row, picture in enumerate(pictures.cpu()):
             top = _GAP + row * step_y
             paper[:, top : top + height, left : left + width] = picture
-    return (paper * 255).round().to(torch.uint8)
+    return (paper.clamp(0, 1) * 255).round().to(torch.uint8)
