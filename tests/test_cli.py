@@ -23,7 +23,6 @@ TINY = [
     "--loss=hinge(m2=1.5, negatives=5)",
     "--epochs=1",
     "--batch=20",
-    "--quiet",
 ]
 
 

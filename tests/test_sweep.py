@@ -52,12 +52,26 @@ def test_a_sweep_probes_where_it_is_told_to(tiny, tmp_path, capsys):
         "--quiet",
     ]
     assert main([*command, "--train", "digits:train[:200]", "--test", "digits:test[:100]", "--format", "csv"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert shown.err == ""  # --quiet
     assert lines[0].startswith("rule,test accuracy (%) mean") and [line.split(",")[0] for line in lines[1:3]] == [
         "bp",
         "rf",
     ]
     assert all(10 < float(line.split(",")[1]) <= 100 for line in lines[1:3])
+
+    command.remove("--quiet")
+    assert main([*command, "--format", "csv"]) == 0
+    shown = capsys.readouterr()
+    assert "results  " not in shown.out and shown.err.splitlines()[-1] == f"results  {tmp_path / 'out' / 'sweep.json'}"
+    assert main([*command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row[0] for row in told["table"]["rows"]] == ["bp", "rf"] and told["table"]["header"][1] == "last loss"
+    [kept] = [
+        one for one in json.loads(Path(told["results"]).read_text())["runs"].values() if one["config"]["rule"] == "bp"
+    ]
+    assert told["table"]["rows"][0][1] == {"mean": kept["loss"], "std": None, "n": 1, "unit": ""}
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import shtab
 
-from saccade.cli import COMMANDS, EXIT_CODES, main
+from saccade.cli import COMMANDS, EXIT_CODES, _parser_of, main
 from saccade.config.names import EXPORTS, LOSSES, RULES
 from saccade.config.run import recipes
 
@@ -94,6 +95,12 @@ def test_completion_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
+def test_every_command_takes_json_and_quiet():
+    for command in COMMANDS:
+        flags = {option for action in _parser_of(command)._actions for option in action.option_strings}
+        assert flags >= ({"--json"} if command == "list" else {"--json", "--quiet"}), command
+
+
 def test_help_tells_the_exit_codes(capsys):
     for argv in ([], *([command, "--help"] for command in COMMANDS)):
         with contextlib.suppress(SystemExit):
@@ -131,12 +138,30 @@ def test_every_command_prints_json_and_says_where_things_are(tmp_path, capsys, m
     assert said("export", "a", "a.pt2", "--to", "pt2", "--json") == {"pt2": "a.pt2"}
     assert Path("model/README.md").exists() and Path("a.pt2").exists()
     assert set(said("list", "--json")["losses"]) == set(LOSSES)
+    told = said("reproduce", "table1", "--scale", "smoke", "--render", "--json")
+    assert told["table"]["header"][:3] == ["loss", "learning", "update"] and Path(told["page"]).exists()
+    assert said("reproduce", "figure3", "--json") == {"rendered": "runs/paper/figure3-small", "page": ANY}
+    assert len(said("margins", *small, "--figure", "m.svg", "--json")["table"]["rows"]) == 1 and Path("m.svg").exists()
+    assert {"conditions", "versions"} <= said("audit", *small, "--json").keys()
     pytest.importorskip("tensorboard")
     assert said("tensorboard", "a", "--json")["events"] == "a/tensorboard"
 
     assert main(["compare", *runs, "--page", "both.html"]) == 0
     shown = capsys.readouterr().out
     assert "rate" in shown and shown.splitlines()[-1] == "page  both.html" and "\x1b" not in shown
+
+    def silent(*argv: str) -> str:
+        assert main([*argv, "--quiet"]) == 0, argv
+        shown = capsys.readouterr()
+        assert shown.err == "", argv
+        return shown.out
+
+    for argv in ("page a", "verify a", "embed a digits:test[:5]", "views digits", "export a b.pt2 --to pt2"):
+        assert silent(*argv.split()) == "", argv
+    assert silent("train", *small, "--rate", "0.001", "--out", "a") == ""
+    assert silent("reproduce", "figure3") == silent("tensorboard", "a") == ""
+    assert "page" not in silent("compare", *runs, "--page", "both.html")
+    assert "kept in" not in silent("probe", "a", *labeled)
 
 
 def test_refusals_of_the_new_commands(tmp_path, capsys):

@@ -274,6 +274,7 @@ def margins(
     batches: int = 1,
     beyond: float = 0.5,
     within: float = 0.9,
+    progress: Callable[[float], None] | None = None,
     **options: Any,
 ) -> list[Margins]:
     """Distances of a network's positive and negative pairs before training, and margins for the hinge loss by a rule.
@@ -285,7 +286,7 @@ def margins(
     """
     config = _configured(config, options, "margins")
     loaded = images if images is not None else _images(config.data, config, pick_device(config.device))
-    return measure_margins(config, loaded, batches=batches, beyond=beyond, within=within)
+    return measure_margins(config, loaded, batches=batches, beyond=beyond, within=within, progress=progress)
 
 
 def reproduce(
@@ -363,7 +364,9 @@ class Verdict:
     said: str
 
 
-def verify(run: Path | str, *, rows: int = 3, images: ImageSet | None = None) -> Verdict:
+def verify(
+    run: Path | str, *, rows: int = 3, images: ImageSet | None = None, progress: Progress | None = None
+) -> Verdict:
     """Replay a run's first steps, up to its `rows`-th logged loss, and compare every line of the metrics exactly.
 
     The replay is made in a temporary folder, in the precision and with the number of threads that the run was made in:
@@ -385,7 +388,7 @@ def verify(run: Path | str, *, rows: int = 3, images: ImageSet | None = None) ->
     if config.init_from and facts.get("initial_weights") != fingerprint(Path(config.init_from)):
         raise InputError(f"The encoder in {config.init_from} is not the one that {run} began with; its hash differs.")
     with tempfile.TemporaryDirectory() as folder, _threads(facts.get("hardware")):
-        again = replay(config, steps[-1], Path(folder), images=loaded)
+        again = replay(config, steps[-1], Path(folder), images=loaded, progress=progress)
         now = surroundings()
     first = [row for row in logged if row["step"] <= steps[-1]]
     pairs = zip_longest(first, again)

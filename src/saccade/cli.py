@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from jsonargparse import ArgumentParser
 
@@ -153,20 +153,18 @@ def _parse_with_recipe(parser: Any, argv: list[str]) -> dict[str, Any]:
     return values
 
 
-def _flags(parser: _Parser, *names: str) -> None:
-    for name in names:
-        parser.add_argument(
-            f"--{name}", type=bool, default=False, help={"json": "print JSON", "quiet": "no progress"}[name]
-        )
+def _flags(parser: _Parser) -> None:
+    parser.add_argument("--json", type=bool, default=False, help="print JSON, and nothing else")
+    parser.add_argument("--quiet", type=bool, default=False, help="no progress, and no summary of where things are")
 
 
-def _tell(facts: dict[str, Any], as_json: bool) -> None:
-    """What came of a command and where it is, a line each or as JSON."""
+def _tell(facts: dict[str, Any], as_json: bool, quiet: bool, file: TextIO | None = None) -> None:
+    """What came of a command and where it is, a line each or as JSON, which `quiet` does not silence."""
     if as_json:
         print(json.dumps({name: value if _plain(value) else str(value) for name, value in facts.items()}, indent=2))
-    else:
+    elif facts and not quiet:
         width = max(map(len, facts))
-        print("\n".join(f"{name:<{width}}  {value}" for name, value in facts.items()))
+        print("\n".join(f"{name:<{width}}  {value}" for name, value in facts.items()), file=file)
 
 
 def _plain(value: Any) -> bool:
@@ -190,7 +188,7 @@ def _train(argv: list[str]) -> int:
         "--dry_run", type=bool, default=False, help="show parameters, memory and estimated time, train nothing"
     )
     parser.add_argument("--print_config", type=bool, default=False, help="write the recipe on standard output and stop")
-    _flags(parser, "json", "quiet")
+    _flags(parser)
     given = _parse_with_recipe(parser, argv)
     out, dry, show, as_json, quiet = (given.pop(name) for name in ("out", "dry_run", "print_config", "json", "quiet"))
     config = TrainConfig(**given)
@@ -207,7 +205,7 @@ def _train(argv: list[str]) -> int:
     with progress.bar("training", quiet or not _speaks()) as update:
         run = api.train(config, out=out, progress=update)
     if _speaks():
-        _tell({"run": run, **api.summary(run), "page": api.page(run)}, as_json)
+        _tell({"run": run, **api.summary(run), "page": api.page(run)}, as_json, quiet)
     return 0
 
 
@@ -224,14 +222,14 @@ def _sweep(argv: list[str]) -> int:
     parser.add_argument("--out", type=str, default="runs/sweep", help="folder of the runs")
     parser.add_argument("--train", type=str | None, default=None, help="labeled images to fit a linear probe on")
     parser.add_argument("--test", type=str | None, default=None, help="labeled images to score the probe on")
-    parser.add_argument("--format", type=str, default="terminal", help="terminal, markdown, csv or latex")
-    parser.add_argument("--quiet", type=bool, default=False, help="no progress")
+    _form_flag(parser)
+    _flags(parser)
     given = _parse(parser, argv)
+    form = _form(given.format, given.json)
     if given.seeds < 1:
         raise InputError(f"seeds is {given.seeds}; it takes a whole number of at least 1.")
     if (given.train is None) != (given.test is None):
         raise InputError("A probe takes both --train and --test.")
-    _known_format(given.format)
     base = recipe(given.recipe)
     from . import progress, sweep
 
@@ -242,7 +240,7 @@ def _sweep(argv: list[str]) -> int:
         found = sweep.run(
             base, varied, Path(given.out), seeds=given.seeds, engine=given.engine, probe=probe, progress=update
         )
-    _print(found, given.format)
+    _show(found, {"runs": given.out, "results": Path(given.out) / "sweep.json"}, form, given.quiet)
     return 0
 
 
@@ -278,7 +276,7 @@ def _probe(argv: list[str]) -> int:
     _int(parser, "--batch", 500, "of the paper's protocol")
     _int(parser, "--seed", 0, "of the probe's draws")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda")
-    _flags(parser, "json", "quiet")
+    _flags(parser)
     given = _parse(parser, argv).as_dict()
     as_json, quiet, run = given.pop("json"), given.pop("quiet"), given.pop("run")
     from . import api, progress
@@ -294,7 +292,7 @@ def _probe(argv: list[str]) -> int:
         [str(r.layer), r.features, r.protocol, str(r.train_size), round(r.accuracy, 2)] for r in results
     ]
     _console().print(to_terminal(Table(header, rows, f"{run}, seed {given['seed']}")))
-    _tell({"kept in": Path(run) / "probes.json"}, False)
+    _tell({"kept in": Path(run) / "probes.json"}, False, quiet)
     return 0
 
 
@@ -305,7 +303,7 @@ def _embed(argv: list[str]) -> int:
     _int(parser, "--layer", None, "layer, counted from 1 (default: the last)")
     parser.add_argument("--out", "-o", type=str, default="embeddings.npz", help="file to write")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda")
-    _flags(parser, "json", "quiet")
+    _flags(parser)
     given = _parse(parser, argv)
     target = _writable(given.out)
     import io
@@ -324,7 +322,8 @@ def _embed(argv: list[str]) -> int:
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]
     write_whole(target, content.getvalue())
-    _tell({"embeddings": given.out, "arrays": {name: list(array.shape) for name, array in arrays.items()}}, given.json)
+    shapes = {name: list(array.shape) for name, array in arrays.items()}
+    _tell({"embeddings": given.out, "arrays": shapes}, given.json, given.quiet)
     return 0
 
 
@@ -345,7 +344,7 @@ def _views(argv: list[str]) -> int:
     _int(parser, "--count", 8, "views of each")
     _int(parser, "--seed", 0, "of the draws")
     parser.add_argument("--out", "-o", type=str, default="views.png", help="file to write")
-    _flags(parser, "json")
+    _flags(parser)
     given = _parse(parser, argv)
     for name in ("rows", "count"):
         if not 1 <= given[name] <= 200:
@@ -368,7 +367,7 @@ def _views(argv: list[str]) -> int:
         else sheet(picked, policy, given.seed, given.rows, given.count)
     )
     write_whole(_writable(given.out), as_png(made))
-    _tell({"views": given.out}, given.json)
+    _tell({"views": given.out}, given.json, given.quiet)
     return 0
 
 
@@ -386,7 +385,7 @@ def _audit(argv: list[str]) -> int:
         "--format", type=str, default="terminal", help="terminal, markdown or json (--json is the same)"
     )
     parser.add_argument("--page", type=str | None, default=None, help="write an HTML page to this file")
-    _flags(parser, "json", "quiet")
+    _flags(parser)
     if argv and not argv[0].startswith("-"):
         recipe(argv[0])  # refused here in one sentence, if at all
         argv = ["--config", str(recipes().get(argv[0], argv[0])), *argv[1:]]
@@ -431,18 +430,18 @@ def _audit(argv: list[str]) -> int:
         from .report.page import write_page
 
         write_page(target, "Plausibility audit", caption, sections)
-        print(f"page  {target}", file=sys.stderr)
+        _tell({"page": target}, False, quiet, sys.stderr)
     return 0
 
 
 def _page(argv: list[str]) -> int:
     parser = _parser("page")
     parser.add_argument("run", type=str, help="folder of a finished run")
-    _flags(parser, "json")
+    _flags(parser)
     given = _parse(parser, argv)
     from . import api
 
-    _tell({"page": api.page(given.run)}, given.json)
+    _tell({"page": api.page(given.run)}, given.json, given.quiet)
     return 0
 
 
@@ -450,7 +449,7 @@ def _compare(argv: list[str]) -> int:
     parser = _parser("compare")
     parser.add_argument("runs", type=str, nargs="+", help="folders of two runs or more")
     parser.add_argument("--page", type=str | None, default=None, help="write an HTML page to this file")
-    _flags(parser, "json")
+    _flags(parser)
     given = _parse(parser, argv)
     target = None if given.page is None else _writable(given.page)
     from . import api
@@ -462,8 +461,7 @@ def _compare(argv: list[str]) -> int:
         return 0
     for table in found.tables():
         _console().print(to_terminal(table))
-    if target is not None:
-        _tell({"page": target}, False)
+    _tell({} if target is None else {"page": target}, False, given.quiet)
     return 0
 
 
@@ -473,11 +471,11 @@ def _export(argv: list[str]) -> int:
     parser.add_argument("out", type=str, help="folder (huggingface) or file (onnx, pt2) to write")
     parser.add_argument("--to", type=str, default="huggingface", help=", ".join(EXPORTS))
     _int(parser, "--layer", None, "cut off after this layer, counted from 1 (default: the last)")
-    _flags(parser, "json")
+    _flags(parser)
     given = _parse(parser, argv)
     from . import api
 
-    _tell({given.to: api.export(given.run, given.out, to=given.to, layer=given.layer)}, given.json)
+    _tell({given.to: api.export(given.run, given.out, to=given.to, layer=given.layer)}, given.json, given.quiet)
     return 0
 
 
@@ -489,14 +487,14 @@ def _tensorboard(argv: list[str]) -> int:
     parser.add_argument(
         "--out", "-o", type=str | None, default=None, help="folder (default: tensorboard, in the run's)"
     )
-    _flags(parser, "json")
+    _flags(parser)
     given = _parse(parser, argv)
     if given.count < 1:
         raise InputError(f"count is {given.count}; it takes a whole number of at least 1.")
     from . import api
 
     out = api.tensorboard(given.run, given.out, images=given.data, count=given.count)
-    _tell({"events": out, "show": f"tensorboard --logdir {out}"}, given.json)
+    _tell({"events": out, "show": f"tensorboard --logdir {out}"}, given.json, given.quiet)
     return 0
 
 
@@ -504,18 +502,20 @@ def _verify(argv: list[str]) -> int:
     parser = _parser("verify")
     parser.add_argument("run", type=str, help="folder of a run")
     _int(parser, "--rows", 3, "logged losses to replay")
-    _flags(parser, "json")
+    _flags(parser)
     given = _parse(parser, argv)
-    from . import api
+    from . import api, progress
 
-    verdict = api.verify(given.run, rows=given.rows)
-    print(json.dumps(asdict(verdict), indent=2) if given.json else verdict.said)
+    with progress.bar("replay", given.quiet) as update:
+        verdict = api.verify(given.run, rows=given.rows, progress=update)
+    if given.json or not given.quiet:  # the exit code says it too
+        print(json.dumps(asdict(verdict), indent=2) if given.json else verdict.said)
     return 0 if verdict.exact else 1
 
 
 def _list(argv: list[str]) -> int:
     parser = _parser("list")
-    _flags(parser, "json")
+    parser.add_argument("--json", type=bool, default=False, help="print JSON, and nothing else")
     given = _parse(parser, argv)
     from .config.data_names import DATA
     from .config.names import ENGINES, LOSSES, NETWORKS, OPTIMIZERS, RULES, SCHEDULES
@@ -547,7 +547,7 @@ def _quickstart(argv: list[str]) -> int:
     _int(parser, "--seeds", 3, "how many seeds")
     parser.add_argument("--all", type=bool, default=False, help="rows for the other schedules and rules too")
     parser.add_argument("--out", type=str, default="runs/quickstart", help="folder of the runs and the page")
-    _flags(parser, "json", "quiet")
+    _flags(parser)
     given = _parse(parser, argv)
     if given.seeds < 1:
         raise InputError(f"seeds is {given.seeds}; it takes a whole number of at least 1.")
@@ -561,7 +561,7 @@ def _quickstart(argv: list[str]) -> int:
         print(results.read_text(), end="")
         return 0
     _console().print(to_terminal(table))
-    _tell({"runs": given.out, "results": results, "page": page}, False)
+    _tell({"runs": given.out, "results": results, "page": page}, False, given.quiet)
     return 0
 
 
@@ -578,21 +578,23 @@ def _margins(argv: list[str]) -> int:
         "--within", type=float, default=0.9, help="share of negative pairs that m2 is to have within it"
     )
     parser.add_argument("--figure", type=str | None, default=None, help="write the histograms to this SVG file")
-    parser.add_argument("--format", type=str, default="terminal", help="terminal, markdown, csv or latex")
+    _form_flag(parser)
+    _flags(parser)
     given = _parse_with_recipe(parser, argv)
-    batches, beyond, within, figure, form = (
-        given.pop(name) for name in ("batches", "beyond", "within", "figure", "format")
+    batches, beyond, within, figure, quiet = (
+        given.pop(name) for name in ("batches", "beyond", "within", "figure", "quiet")
     )
+    form = _form(given.pop("format"), given.pop("json"))
     target = None if figure is None else _writable(figure)
     config = TrainConfig(**given)
     check(config)
-    _known_format(form)
-    from . import api
+    from . import api, progress
     from .losses import make
     from .report.figures import pair_histograms
     from .report.tables import Table
 
-    found = api.margins(config, batches=batches, beyond=beyond, within=within)
+    with progress.share("batches", quiet) as update:
+        found = api.margins(config, batches=batches, beyond=beyond, within=within, progress=update)
     loss = make(config.loss)
     m1, m2 = (getattr(loss, name, None) for name in ("m1", "m2"))
     header = ["site", "median of positives", "median of negatives", "proposed m1", "proposed m2"]
@@ -611,11 +613,11 @@ def _margins(argv: list[str]) -> int:
     pairs = sum(len(one.positives) for one in found[:1])
     caption = f"L1 distances before training, of {pairs:,} positive pairs a site: {config.network} on {config.data}"
     note = f"Rule: m1 leaves {beyond:.0%} of positives beyond it; m2 has {within:.0%} of negatives within it, and is at least twice m1."
-    _print(Table(header, rows, f"{caption}, views {config.views}.", [note], digits=2), form)
     if target is not None:
         panels = {f"site {site}": (one.positives, one.negatives) for site, one in enumerate(found)}
         target.write_text(pair_histograms(panels, m1, m2))
-        print(f"figure  {target}", file=sys.stderr)
+    table = Table(header, rows, f"{caption}, views {config.views}.", [note], digits=2)
+    _show(table, {} if target is None else {"figure": target}, form, quiet)
     return 0
 
 
@@ -656,36 +658,45 @@ def _reproduce(argv: list[str]) -> int:
     )
     parser.add_argument("--data_root", type=str | None, default=None, help="folder of the data sets")
     parser.add_argument("--download", type=bool, default=False, help="fetch data sets that are not there")
-    parser.add_argument("--format", type=str, default="terminal", help="terminal, markdown, csv or latex")
-    parser.add_argument("--quiet", type=bool, default=False, help="no progress")
+    _form_flag(parser)
+    _flags(parser)
     given = _parse(parser, argv).as_dict()
-    _known_format(given["format"])
-    form, quiet, name, cells = (given.pop(option) for option in ("format", "quiet", "name", "cells"))
+    form = _form(given.pop("format"), given.pop("json"))
+    quiet, name, cells = (given.pop(option) for option in ("quiet", "name", "cells"))
     from . import api, progress
 
     with progress.share(name, quiet) as update:
         table, page = api.reproduce(name, cells=cells.split(",") if cells else None, progress=update, **given)
-    if table is not None:
-        _print(table, form)
-    print(f"page  {page}", file=sys.stderr)
+    kept = {} if table is None else {"results": given["results"]}
+    _show(table, kept | {"rendered": page.parent, "page": page}, form, quiet)
     return 0
 
 
-_FORMATS = ("terminal", "markdown", "csv", "latex")
+_FORMATS = ("terminal", "markdown", "csv", "latex", "json")
 
 
-def _known_format(form: str) -> None:
-    if form not in _FORMATS:
-        raise InputError(f"Unknown format {form!r}; it takes {', '.join(_FORMATS)}.")
+def _form_flag(parser: _Parser) -> None:
+    parser.add_argument("--format", type=str, default="terminal", help=f"{', '.join(_FORMATS)} (--json is the same)")
 
 
-def _print(table: Any, form: str) -> None:
+def _form(name: str, as_json: bool) -> str:
+    if name not in _FORMATS:
+        raise InputError(f"Unknown format {name!r}; it takes {', '.join(_FORMATS)}.")
+    return "json" if as_json else name
+
+
+def _show(table: Any, facts: dict[str, Any], form: str, quiet: bool) -> None:
+    """A table, if there is one, and where things are: on standard error, where the table is for another program."""
     from .report import tables
 
-    if form == "terminal":
+    if form == "json":
+        _tell(({} if table is None else {"table": tables.as_data(table)}) | facts, True, quiet)
+        return
+    if table is not None and form == "terminal":
         _console().print(tables.to_terminal(table))
-    else:
+    elif table is not None:
         print({"markdown": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex}[form](table), end="")
+    _tell(facts, False, quiet, None if form == "terminal" else sys.stderr)
 
 
 def _console() -> Any:

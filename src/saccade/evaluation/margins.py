@@ -1,5 +1,6 @@
 """Distances of pairs of embeddings, and the hinge loss's margins that they propose (the paper's Figure 5)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -47,7 +48,13 @@ def pairs(model: Model, images: ImageSet, step: int = 0) -> list[tuple[Tensor, T
 
 
 def margins(
-    config: TrainConfig, images: ImageSet, *, batches: int = 1, beyond: float = 0.5, within: float = 0.9
+    config: TrainConfig,
+    images: ImageSet,
+    *,
+    batches: int = 1,
+    beyond: float = 0.5,
+    within: float = 0.9,
+    progress: Callable[[float], None] | None = None,
 ) -> list[Margins]:
     """The distances of a network's pairs before training, and margins for it: one `Margins` a site.
 
@@ -58,6 +65,7 @@ def margins(
     Args:
         config: names network, head, views, schedule, batch and seed, as for training.
         batches: batches of views to measure, from the start of the first epoch.
+        progress: told the share of the batches that are measured.
 
     Raises InputError for a loss without pairs of views, and for shares that are not between 0 and 1.
     """
@@ -69,7 +77,11 @@ def margins(
     if needs(make_loss(config.loss)).layout != "pair":
         raise InputError(f"The loss {config.loss} has no pairs of views; margins take one that has, such as hinge.")
     model = build(config, images)
-    measured = [pairs(model, images, step) for step in range(batches)]
+    measured = []
+    for step in range(batches):
+        measured.append(pairs(model, images, step))
+        if progress:
+            progress((step + 1) / batches)
     sites = [[torch.cat(kind) for kind in zip(*site, strict=True)] for site in zip(*measured, strict=True)]
     return [_proposed(positives, negatives, beyond, within) for positives, negatives in sites]
 

@@ -1,4 +1,4 @@
-"""Tables as data, and the same table as Markdown, CSV, LaTeX or for a terminal; `page` renders it as HTML."""
+"""Tables as data, and the same table as Markdown, CSV, LaTeX, JSON or for a terminal; `page` renders it as HTML."""
 
 import csv
 import io
@@ -6,8 +6,8 @@ import math
 import re
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 
@@ -252,6 +252,17 @@ def to_latex(table: Table) -> str:
 
 def _latex(text: str) -> str:
     return "".join(_LATEX.get(c, c) for c in plain(text))
+
+
+def as_data(table: Table) -> dict[str, Any]:
+    """The table for JSON, its numbers with all their digits: a spread is its mean, std, n and unit, a link what it shows.
+
+    >>> as_data(Table(["rule", "%"], [["bp", Spread(58.0625, None, 1)]], "Two"))["rows"]
+    [['bp', {'mean': 58.0625, 'std': None, 'n': 1, 'unit': ''}]]
+    """
+    inner = [[_inner(cell) for cell in row] for row in table.rows]
+    rows = [[asdict(cell) if isinstance(cell, Spread) else cell for cell in row] for row in inner]
+    return {"caption": table.caption, "header": table.header, "rows": rows, "notes": table.notes}
 
 
 def to_terminal(table: Table) -> "rich.table.Table":

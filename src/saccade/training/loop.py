@@ -135,10 +135,14 @@ def _end(model: Model, step: int, out: Path, facts: dict[str, Any], seconds: flo
     checkpoint.remove(out)
 
 
-def replay(config: TrainConfig, steps: int, out: Path, *, images: ImageSet | None = None) -> list[dict[str, Any]]:
+def replay(
+    config: TrainConfig, steps: int, out: Path, *, images: ImageSet | None = None, progress: Progress | None = None
+) -> list[dict[str, Any]]:
     """Train the first `steps` steps of a run anew, in the empty folder `out`, and return the metrics' lines."""
     model, images = _prepared(config, images, ALONE)
-    _train(model, images, 0, min(steps, model.total_steps), out, None)
+    steps = min(steps, model.total_steps)
+    report: Progress | None = (lambda step, _, loss: progress(step, steps, loss)) if progress else None
+    _train(model, images, 0, steps, out, report)
     return read_metrics(out)
 
 
