@@ -172,7 +172,7 @@ def test_the_page_is_one_file_with_its_figures(finished):
 
 def test_dry_run_says_what_a_run_takes(tiny):
     said = api.dry_run(tiny)
-    assert "2 layers, 252 parameters" in said and "3 of 20 pictures" in said  # 4*9 + 6*4*9 weights
+    assert said["encoder"] == "2 layers, 252 parameters" and said["steps"] == "3 of 20 pictures"  # 4*9 + 6*4*9 weights
 
 
 @pytest.mark.parametrize("rule", ["rf", "dtp"])

@@ -142,7 +142,7 @@ def test_every_command_prints_json_and_says_where_things_are(tmp_path, capsys, m
     assert told["table"]["header"][:3] == ["loss", "learning", "update"] and Path(told["page"]).exists()
     assert said("reproduce", "figure3", "--json") == {"rendered": "runs/paper/figure3-small", "page": ANY}
     assert len(said("margins", *small, "--figure", "m.svg", "--json")["table"]["rows"]) == 1 and Path("m.svg").exists()
-    assert {"conditions", "versions"} <= said("audit", *small, "--json").keys()
+    assert {"findings", "versions"} <= said("audit", *small, "--json").keys()
     pytest.importorskip("tensorboard")
     assert said("tensorboard", "a", "--json")["events"] == "a/tensorboard"
 

@@ -3,16 +3,9 @@
 A run is a folder. Functions take the folder's path, or what `train` returned, which is the same.
 """
 
-import json
-import os
-import resource
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +46,12 @@ from .report.compare import compare as compare_runs
 from .report.page import Block, Picture, Section, Svg, write_page
 from .report.run import run_sections
 from .report.tables import Table
-from .training import build, fingerprint, pick_device, pick_precision, read_weights, replay, train_step
+from .training import build, pick_device, pick_precision, read_weights
 from .training import run as run_training
-from .training.folder import add_probes, read_config, read_facts, read_metrics, surroundings
+from .training.estimate import dry_run as dry_run
+from .training.folder import add_probes, configuration, read_facts, read_metrics
 from .training.loop import Progress
+from .training.verify import verify
 from .views.sheet import sheet
 
 __all__ = [
@@ -117,13 +112,6 @@ def default_folder(config: TrainConfig) -> Path:
     return Path("runs") / "".join(c if c.isalnum() or c in "-_." else "_" for c in name.replace("/", "_"))[-150:].strip(
         "_"
     )
-
-
-def configuration(run: Path | str) -> TrainConfig:
-    """The configuration of a run's folder. Raises InputError where there is none."""
-    if not os.path.exists(Path(run) / "config.yaml"):
-        raise InputError(f"{run} is no run's folder: it has no config.yaml; it takes what train wrote.")
-    return read_config(Path(run))
 
 
 def load_encoder(run: Path | str, *, initial: bool = False, device: str = "cpu") -> nn.Sequential:
@@ -356,64 +344,6 @@ def reproduce(
     return paper_results(table, picked, kept), write_table(table, picked, kept, folder)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What `verify` found: whether the replayed lines were the same, and one sentence about it."""
-
-    exact: bool
-    said: str
-
-
-def verify(
-    run: Path | str, *, rows: int = 3, images: ImageSet | None = None, progress: Progress | None = None
-) -> Verdict:
-    """Replay a run's first steps, up to its `rows`-th logged loss, and compare every line of the metrics exactly.
-
-    The replay is made in a temporary folder, in the precision and with the number of threads that the run was made in:
-    sums are split between threads, and so their last bits hang on it. `images` stands in for the configured data.
-
-    Raises InputError where the run logged nothing, or its images, or the encoder that it began with, are not these.
-    """
-    config, facts = configuration(run), read_facts(Path(run))
-    if rows < 1:
-        raise InputError(f"rows is {rows}; it takes a whole number of at least 1.")
-    logged = read_metrics(Path(run))
-    steps = sorted({row["step"] for row in logged if "loss" in row})[:rows]
-    if not steps:
-        raise InputError(f"{run} has logged no losses yet; it takes a run with a line of metrics.")
-    config = replace(config, precision=str(facts.get("precision", config.precision)))
-    loaded = images if images is not None else _images(config.data, config, pick_device(config.device))
-    if loaded.fingerprint() != facts["data"].get("sha256"):
-        raise InputError(f"The images {loaded.name} are not those that {run} learned from; their hashes differ.")
-    if config.init_from and facts.get("initial_weights") != fingerprint(Path(config.init_from)):
-        raise InputError(f"The encoder in {config.init_from} is not the one that {run} began with; its hash differs.")
-    with tempfile.TemporaryDirectory() as folder, _threads(facts.get("hardware")):
-        again = replay(config, steps[-1], Path(folder), images=loaded, progress=progress)
-        now = surroundings()
-    first = [row for row in logged if row["step"] <= steps[-1]]
-    pairs = zip_longest(first, again)
-    different = next((pair for pair in pairs if json.dumps(pair[0]) != json.dumps(pair[1])), None)
-    if different is None:
-        return Verdict(True, f"{run} is reproduced exactly here: {len(first)} lines, to step {steps[-1]}.")
-    there, here = map(json.dumps, different)
-    changed = [name for name in ("versions", "hardware", "source") if facts.get(name) != now[name]]
-    changed += ["processes"] if facts.get("processes", 1) != 1 else []
-    why = f"what differs here: {', '.join(changed)}" if changed else "versions, hardware and source tree are the same"
-    return Verdict(False, f"{run} is not reproduced exactly here: {there} in the run, {here} here; {why}.")
-
-
-@contextmanager
-def _threads(hardware: Any) -> Iterator[None]:
-    """As many threads as `hardware` says, then as many as before."""
-    before = torch.get_num_threads()
-    wanted = hardware.get("threads") if isinstance(hardware, dict) else None
-    torch.set_num_threads(wanted if type(wanted) is int and 1 <= wanted <= 1024 else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def run_page_sections(run: Path | str) -> list[Section]:
     """The sections of a run's page: its curves, sample views, distances of pairs before and after, what was run."""
     config = configuration(run)
@@ -592,34 +522,3 @@ def audit_tables(
     Accuracies are those in the JSON files under `results`. `workers` is the number of processes (default: one a core).
     """
     return audited(Path(results), steps=steps, workers=workers, progress=progress)
-
-
-def dry_run(config: TrainConfig) -> str:
-    """What a run would take: parameters, memory and time, from building it and timing a few of its steps."""
-    device = pick_device(config.device)
-    images = load_images(config.data, root=config.data_root, download=config.download, device=device)
-    model = build(config, images)
-    turns = [model.total_steps * k // (4 * len(model.sites)) for k in range(4 * len(model.sites))]  # of every site
-    train_step(model, images, 0)
-    started = time.perf_counter()
-    for step in turns:
-        train_step(model, images, step)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    seconds = (time.perf_counter() - started) / len(turns)
-    peak = (
-        torch.cuda.max_memory_allocated()
-        if device.type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
-    parameters = sum(p.numel() for p in model.encoder.parameters())
-    lines = [
-        f"images      {len(images):,} of {'x'.join(map(str, images.shape))} ({images.source})",
-        f"encoder     {len(model.encoder)} layers, {parameters:,} parameters",
-        f"sites       {len(model.sites)}, all parameters {sum(p.numel() for p in model.modules().parameters()):,}",
-        f"precision   {model.precision} on {device}",
-        f"steps       {model.total_steps:,} of {config.batch} pictures",
-        f"memory      {peak / 2**20:,.0f} MiB at the peak of this dry run",
-        f"time        {model.total_steps * seconds / 60:,.1f} minutes, from {len(turns)} steps of {seconds:.3f} s",
-    ]
-    return "\n".join(lines)

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from jsonargparse import ArgumentParser
-
+from . import terminal
 from .config.names import EXPORTS
 from .config.run import TrainConfig, check, recipe, recipes, to_yaml
 from .errors import InputError, Lost, RunError, Stopped
+from .terminal import Parser
 
 COMMANDS = {
     "quickstart": "train on handwritten digits without labels, compare, and write a page",
@@ -91,88 +91,18 @@ def _dispatch(argv: list[str]) -> int:
     return handler(rest)
 
 
-class _Parser(ArgumentParser):
-    """A parser whose mistakes are one sentence."""
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        reason = " ".join(str(ex or message).split())
-        raise InputError(f"{reason.rstrip('.')}; {self.prog} --help lists what it takes.")
-
-
-def _parser(command: str, epilog: str = "", **options: Any) -> _Parser:
+def _parser(command: str, epilog: str = "", **options: Any) -> Parser:
     said = COMMANDS[command]
     described, told = f"{said[0].upper()}{said[1:]}.", f"{epilog} {EXIT_CODES}".strip()
-    return _Parser(prog=f"saccade {command}", description=described, epilog=told, **options)
+    return Parser(prog=f"saccade {command}", description=described, epilog=told, **options)
 
 
-class _Asked(Exception):
-    """A command that is asked for its parser, and for nothing else, hands it over."""
-
-    def __init__(self, parser: _Parser):
-        self.parser = parser
-
-
-_ASK = ["--parser"]
-
-
-def _parser_of(command: str) -> _Parser:
+def _parser_of(command: str) -> Parser:
     try:
-        globals()[f"_{command}"](_ASK)
-    except _Asked as asked:
+        globals()[f"_{command}"](terminal.ASK)
+    except terminal.Asked as asked:
         return asked.parser
     raise AssertionError(f"{command} parses nothing")
-
-
-def _parse(parser: _Parser, argv: list[str]) -> Any:
-    """Parsed arguments; a boolean option may stand alone, and names may be written with hyphens: `--dry-run`."""
-    if argv is _ASK:
-        raise _Asked(parser)
-    flags = {f"--{a.dest}" for a in parser._actions if getattr(a, "_typehint", None) is bool}
-    names = {option for a in parser._actions for option in a.option_strings}
-    words = []
-    for place, word in enumerate(argv):
-        name, equals, value = word.partition("=")
-        if name.startswith("--") and f"--{name[2:].replace('-', '_')}" in names:
-            name = f"--{name[2:].replace('-', '_')}"
-        words.append(name + equals + value)
-        if name in flags and not equals and (place + 1 == len(argv) or argv[place + 1].startswith("-")):
-            words.append("true")
-    return parser.parse_args(words)
-
-
-def _parse_with_recipe(parser: Any, argv: list[str]) -> dict[str, Any]:
-    """Parsed arguments of a command whose first word, or `--config`, may name a recipe that sets what is not given."""
-    if argv and not argv[0].startswith("-"):
-        argv = ["--config", *argv]
-    given = _parse(parser, argv)
-    if given.config is not None:
-        parser.set_defaults(asdict(recipe(given.config)))
-        given = _parse(parser, argv)
-    values = given.as_dict()
-    values.pop("config")
-    return values
-
-
-def _flags(parser: _Parser) -> None:
-    parser.add_argument("--json", type=bool, default=False, help="print JSON, and nothing else")
-    parser.add_argument("--quiet", type=bool, default=False, help="no progress, and no summary of where things are")
-
-
-def _tell(facts: dict[str, Any], as_json: bool, quiet: bool, file: TextIO | None = None) -> None:
-    """What came of a command and where it is, a line each or as JSON, which `quiet` does not silence."""
-    if as_json:
-        print(json.dumps({name: value if _plain(value) else str(value) for name, value in facts.items()}, indent=2))
-    elif facts and not quiet:
-        width = max(map(len, facts))
-        print("\n".join(f"{name:<{width}}  {value}" for name, value in facts.items()), file=file)
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | bool | int | float | list | dict)
-
-
-def _int(parser: _Parser, name: str, default: int | None, help: str) -> None:
-    parser.add_argument(name, type=int if default is not None else int | None, default=default, help=help)
 
 
 # ------------------------------------------------------------------------------------------------------------- commands
@@ -188,8 +118,8 @@ def _train(argv: list[str]) -> int:
         "--dry_run", type=bool, default=False, help="show parameters, memory and estimated time, train nothing"
     )
     parser.add_argument("--print_config", type=bool, default=False, help="write the recipe on standard output and stop")
-    _flags(parser)
-    given = _parse_with_recipe(parser, argv)
+    terminal.add_flags(parser)
+    given = terminal.parse_with_recipe(parser, argv)
     out, dry, show, as_json, quiet = (given.pop(name) for name in ("out", "dry_run", "print_config", "json", "quiet"))
     config = TrainConfig(**given)
     check(config)
@@ -199,13 +129,12 @@ def _train(argv: list[str]) -> int:
     from . import api, progress
 
     if dry:
-        said = api.dry_run(config)
-        print(json.dumps(dict(line.split(maxsplit=1) for line in said.splitlines()), indent=2) if as_json else said)
+        terminal.tell(api.dry_run(config), as_json, quiet=False)
         return 0
     with progress.bar("training", quiet or not _speaks()) as update:
         run = api.train(config, out=out, progress=update)
     if _speaks():
-        _tell({"run": run, **api.summary(run), "page": api.page(run)}, as_json, quiet)
+        terminal.tell({"run": run, **api.summary(run), "page": api.page(run)}, as_json, quiet)
     return 0
 
 
@@ -217,15 +146,15 @@ def _sweep(argv: list[str]) -> int:
     parser = _parser("sweep", epilog=epilog)
     parser.add_argument("recipe", type=str, help="where all runs begin")
     parser.add_argument("variations", type=str, nargs="*", help="what is varied: FIELD=[VALUE, VALUE, ...]")
-    _int(parser, "--seeds", 1, "how many seeds, from the recipe's on")
+    terminal.add_int(parser, "--seeds", 1, "how many seeds, from the recipe's on")
     parser.add_argument("--engine", type=str, default="local", help=_ENGINE)
     parser.add_argument("--out", type=str, default="runs/sweep", help="folder of the runs")
     parser.add_argument("--train", type=str | None, default=None, help="labeled images to fit a linear probe on")
     parser.add_argument("--test", type=str | None, default=None, help="labeled images to score the probe on")
-    _form_flag(parser)
-    _flags(parser)
-    given = _parse(parser, argv)
-    form = _form(given.format, given.json)
+    terminal.add_format(parser)
+    terminal.add_flags(parser)
+    given = terminal.parse(parser, argv)
+    form = terminal.known_format(given.format, given.json)
     if given.seeds < 1:
         raise InputError(f"seeds is {given.seeds}; it takes a whole number of at least 1.")
     if (given.train is None) != (given.test is None):
@@ -240,7 +169,7 @@ def _sweep(argv: list[str]) -> int:
         found = sweep.run(
             base, varied, Path(given.out), seeds=given.seeds, engine=given.engine, probe=probe, progress=update
         )
-    _show(found, {"runs": given.out, "results": Path(given.out) / "sweep.json"}, form, given.quiet)
+    terminal.show(found, {"runs": given.out, "results": Path(given.out) / "sweep.json"}, form, given.quiet)
     return 0
 
 
@@ -271,13 +200,13 @@ def _probe(argv: list[str]) -> int:
     parser.add_argument("--protocol", type=str, default="exact", help="exact, paper or knn")
     parser.add_argument("--test_views", type=str | None, default=None, help="deform the test images by this policy")
     parser.add_argument("--initial", type=bool, default=False, help="probe the encoder as it was before training")
-    _int(parser, "--epochs", 400, "of the paper's protocol")
+    terminal.add_int(parser, "--epochs", 400, "of the paper's protocol")
     parser.add_argument("--rate", type=float, default=1e-3, help="of the paper's protocol")
-    _int(parser, "--batch", 500, "of the paper's protocol")
-    _int(parser, "--seed", 0, "of the probe's draws")
+    terminal.add_int(parser, "--batch", 500, "of the paper's protocol")
+    terminal.add_int(parser, "--seed", 0, "of the probe's draws")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda")
-    _flags(parser)
-    given = _parse(parser, argv).as_dict()
+    terminal.add_flags(parser)
+    given = terminal.parse(parser, argv).as_dict()
     as_json, quiet, run = given.pop("json"), given.pop("quiet"), given.pop("run")
     from . import api, progress
     from .report.tables import Table, to_terminal
@@ -291,8 +220,8 @@ def _probe(argv: list[str]) -> int:
     rows: list[list[Any]] = [
         [str(r.layer), r.features, r.protocol, str(r.train_size), round(r.accuracy, 2)] for r in results
     ]
-    _console().print(to_terminal(Table(header, rows, f"{run}, seed {given['seed']}")))
-    _tell({"kept in": Path(run) / "probes.json"}, False, quiet)
+    terminal.console().print(to_terminal(Table(header, rows, f"{run}, seed {given['seed']}")))
+    terminal.tell({"kept in": Path(run) / "probes.json"}, False, quiet)
     return 0
 
 
@@ -300,12 +229,12 @@ def _embed(argv: list[str]) -> int:
     parser = _parser("embed")
     parser.add_argument("run", type=str, help="folder of a finished run")
     parser.add_argument("data", type=str, help="images")
-    _int(parser, "--layer", None, "layer, counted from 1 (default: the last)")
+    terminal.add_int(parser, "--layer", None, "layer, counted from 1 (default: the last)")
     parser.add_argument("--out", "-o", type=str, default="embeddings.npz", help="file to write")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda")
-    _flags(parser)
-    given = _parse(parser, argv)
-    target = _writable(given.out)
+    terminal.add_flags(parser)
+    given = terminal.parse(parser, argv)
+    target = terminal.writable(given.out)
     import io
 
     import numpy as np
@@ -323,15 +252,8 @@ def _embed(argv: list[str]) -> int:
     np.savez(content, **arrays)  # type: ignore[arg-type]
     write_whole(target, content.getvalue())
     shapes = {name: list(array.shape) for name, array in arrays.items()}
-    _tell({"embeddings": given.out, "arrays": shapes}, given.json, given.quiet)
+    terminal.tell({"embeddings": given.out, "arrays": shapes}, given.json, given.quiet)
     return 0
-
-
-def _writable(name: str) -> Path:
-    path = Path(name)
-    if os.path.isdir(path) or not os.path.isdir(path.parent):
-        raise InputError(f"{name} cannot be written; it takes a file in a folder that exists.")
-    return path
 
 
 def _views(argv: list[str]) -> int:
@@ -339,13 +261,13 @@ def _views(argv: list[str]) -> int:
     parser.add_argument("data", type=str, help="images")
     parser.add_argument("--views", type=str, default="paper", help="a policy or a list of deformations")
     parser.add_argument("--alone", type=bool, default=False, help="each deformation alone (the paper's Figure 2)")
-    _int(parser, "--size", None, "side of the views in pixels")
-    _int(parser, "--rows", 8, "pictures")
-    _int(parser, "--count", 8, "views of each")
-    _int(parser, "--seed", 0, "of the draws")
+    terminal.add_int(parser, "--size", None, "side of the views in pixels")
+    terminal.add_int(parser, "--rows", 8, "pictures")
+    terminal.add_int(parser, "--count", 8, "views of each")
+    terminal.add_int(parser, "--seed", 0, "of the draws")
     parser.add_argument("--out", "-o", type=str, default="views.png", help="file to write")
-    _flags(parser)
-    given = _parse(parser, argv)
+    terminal.add_flags(parser)
+    given = terminal.parse(parser, argv)
     for name in ("rows", "count"):
         if not 1 <= given[name] <= 200:
             raise InputError(f"{name} is {given[name]}; it takes a whole number from 1 to 200.")
@@ -366,8 +288,8 @@ def _views(argv: list[str]) -> int:
         if given.alone
         else sheet(picked, policy, given.seed, given.rows, given.count)
     )
-    write_whole(_writable(given.out), as_png(made))
-    _tell({"views": given.out}, given.json, given.quiet)
+    write_whole(terminal.writable(given.out), as_png(made))
+    terminal.tell({"views": given.out}, given.json, given.quiet)
     return 0
 
 
@@ -385,11 +307,11 @@ def _audit(argv: list[str]) -> int:
         "--format", type=str, default="terminal", help="terminal, markdown or json (--json is the same)"
     )
     parser.add_argument("--page", type=str | None, default=None, help="write an HTML page to this file")
-    _flags(parser)
+    terminal.add_flags(parser)
     if argv and not argv[0].startswith("-"):
         recipe(argv[0])  # refused here in one sentence, if at all
         argv = ["--config", str(recipes().get(argv[0], argv[0])), *argv[1:]]
-    given = _parse(parser, argv).as_dict()
+    given = terminal.parse(parser, argv).as_dict()
     given.pop("config", None)
     form = "json" if given.pop("json") else given["format"]
     every, results, steps, _, page, quiet = (
@@ -401,7 +323,7 @@ def _audit(argv: list[str]) -> int:
         raise InputError("--all audits the paper's tables; it takes no recipe and no option of a run.")
     if results is not None and not every:
         raise InputError("--results goes with --all, which sets accuracies beside the paper's cells.")
-    target = None if page is None else _writable(page)
+    target = None if page is None else terminal.writable(page)
     from . import api, progress
     from .report import audit as report
     from .report.tables import to_markdown, to_terminal
@@ -423,25 +345,25 @@ def _audit(argv: list[str]) -> int:
     elif form == "markdown":
         print(to_markdown(table), end="")
     else:
-        _console().print(to_terminal(table))
+        terminal.console().print(to_terminal(table))
     for name, fact in facts.items() if form != "json" else ():
         print(f"{'* ' if form == 'markdown' else ''}{name}: {'; '.join(fact) if isinstance(fact, list) else fact}")
     if target is not None:
         from .report.page import write_page
 
         write_page(target, "Plausibility audit", caption, sections)
-        _tell({"page": target}, False, quiet, sys.stderr)
+        terminal.tell({"page": target}, False, quiet, sys.stderr)
     return 0
 
 
 def _page(argv: list[str]) -> int:
     parser = _parser("page")
     parser.add_argument("run", type=str, help="folder of a finished run")
-    _flags(parser)
-    given = _parse(parser, argv)
+    terminal.add_flags(parser)
+    given = terminal.parse(parser, argv)
     from . import api
 
-    _tell({"page": api.page(given.run)}, given.json, given.quiet)
+    terminal.tell({"page": api.page(given.run)}, given.json, given.quiet)
     return 0
 
 
@@ -449,9 +371,9 @@ def _compare(argv: list[str]) -> int:
     parser = _parser("compare")
     parser.add_argument("runs", type=str, nargs="+", help="folders of two runs or more")
     parser.add_argument("--page", type=str | None, default=None, help="write an HTML page to this file")
-    _flags(parser)
-    given = _parse(parser, argv)
-    target = None if given.page is None else _writable(given.page)
+    terminal.add_flags(parser)
+    given = terminal.parse(parser, argv)
+    target = None if given.page is None else terminal.writable(given.page)
     from . import api
     from .report.tables import to_terminal
 
@@ -460,8 +382,8 @@ def _compare(argv: list[str]) -> int:
         print(json.dumps(found.as_dict(), indent=2))
         return 0
     for table in found.tables():
-        _console().print(to_terminal(table))
-    _tell({} if target is None else {"page": target}, False, given.quiet)
+        terminal.console().print(to_terminal(table))
+    terminal.tell({} if target is None else {"page": target}, False, given.quiet)
     return 0
 
 
@@ -470,12 +392,12 @@ def _export(argv: list[str]) -> int:
     parser.add_argument("run", type=str, help="folder of a finished run")
     parser.add_argument("out", type=str, help="folder (huggingface) or file (onnx, pt2) to write")
     parser.add_argument("--to", type=str, default="huggingface", help=", ".join(EXPORTS))
-    _int(parser, "--layer", None, "cut off after this layer, counted from 1 (default: the last)")
-    _flags(parser)
-    given = _parse(parser, argv)
+    terminal.add_int(parser, "--layer", None, "cut off after this layer, counted from 1 (default: the last)")
+    terminal.add_flags(parser)
+    given = terminal.parse(parser, argv)
     from . import api
 
-    _tell({given.to: api.export(given.run, given.out, to=given.to, layer=given.layer)}, given.json, given.quiet)
+    terminal.tell({given.to: api.export(given.run, given.out, to=given.to, layer=given.layer)}, given.json, given.quiet)
     return 0
 
 
@@ -483,27 +405,27 @@ def _tensorboard(argv: list[str]) -> int:
     parser = _parser("tensorboard")
     parser.add_argument("run", type=str, help="folder of a run, finished or under way")
     parser.add_argument("--data", type=str | None, default=None, help="images to embed (default: those of the run)")
-    _int(parser, "--count", 500, "how many of them")
+    terminal.add_int(parser, "--count", 500, "how many of them")
     parser.add_argument(
         "--out", "-o", type=str | None, default=None, help="folder (default: tensorboard, in the run's)"
     )
-    _flags(parser)
-    given = _parse(parser, argv)
+    terminal.add_flags(parser)
+    given = terminal.parse(parser, argv)
     if given.count < 1:
         raise InputError(f"count is {given.count}; it takes a whole number of at least 1.")
     from . import api
 
     out = api.tensorboard(given.run, given.out, images=given.data, count=given.count)
-    _tell({"events": out, "show": f"tensorboard --logdir {out}"}, given.json, given.quiet)
+    terminal.tell({"events": out, "show": f"tensorboard --logdir {out}"}, given.json, given.quiet)
     return 0
 
 
 def _verify(argv: list[str]) -> int:
     parser = _parser("verify")
     parser.add_argument("run", type=str, help="folder of a run")
-    _int(parser, "--rows", 3, "logged losses to replay")
-    _flags(parser)
-    given = _parse(parser, argv)
+    terminal.add_int(parser, "--rows", 3, "logged losses to replay")
+    terminal.add_flags(parser)
+    given = terminal.parse(parser, argv)
     from . import api, progress
 
     with progress.bar("replay", given.quiet) as update:
@@ -516,7 +438,7 @@ def _verify(argv: list[str]) -> int:
 def _list(argv: list[str]) -> int:
     parser = _parser("list")
     parser.add_argument("--json", type=bool, default=False, help="print JSON, and nothing else")
-    given = _parse(parser, argv)
+    given = terminal.parse(parser, argv)
     from .config.data_names import DATA
     from .config.names import ENGINES, LOSSES, NETWORKS, OPTIMIZERS, RULES, SCHEDULES
     from .config.view_names import DEFORMATIONS, POLICIES
@@ -544,11 +466,11 @@ def _list(argv: list[str]) -> int:
 
 def _quickstart(argv: list[str]) -> int:
     parser = _parser("quickstart")
-    _int(parser, "--seeds", 3, "how many seeds")
+    terminal.add_int(parser, "--seeds", 3, "how many seeds")
     parser.add_argument("--all", type=bool, default=False, help="rows for the other schedules and rules too")
     parser.add_argument("--out", type=str, default="runs/quickstart", help="folder of the runs and the page")
-    _flags(parser)
-    given = _parse(parser, argv)
+    terminal.add_flags(parser)
+    given = terminal.parse(parser, argv)
     if given.seeds < 1:
         raise InputError(f"seeds is {given.seeds}; it takes a whole number of at least 1.")
     from . import progress, quickstart
@@ -560,8 +482,8 @@ def _quickstart(argv: list[str]) -> int:
     if given.json:
         print(results.read_text(), end="")
         return 0
-    _console().print(to_terminal(table))
-    _tell({"runs": given.out, "results": results, "page": page}, False, given.quiet)
+    terminal.console().print(to_terminal(table))
+    terminal.tell({"runs": given.out, "results": results, "page": page}, False, given.quiet)
     return 0
 
 
@@ -570,7 +492,7 @@ def _margins(argv: list[str]) -> int:
     parser = _parser("margins", usage="saccade margins [RECIPE] [options]", epilog=epilog)
     parser.add_argument("--config", type=str | None, default=None, help="a recipe; saccade margins RECIPE is the same")
     parser.add_class_arguments(TrainConfig, nested_key=None)
-    _int(parser, "--batches", 1, "batches of views to measure")
+    terminal.add_int(parser, "--batches", 1, "batches of views to measure")
     parser.add_argument(
         "--beyond", type=float, default=0.5, help="share of positive pairs that m1 is to leave beyond it"
     )
@@ -578,14 +500,14 @@ def _margins(argv: list[str]) -> int:
         "--within", type=float, default=0.9, help="share of negative pairs that m2 is to have within it"
     )
     parser.add_argument("--figure", type=str | None, default=None, help="write the histograms to this SVG file")
-    _form_flag(parser)
-    _flags(parser)
-    given = _parse_with_recipe(parser, argv)
+    terminal.add_format(parser)
+    terminal.add_flags(parser)
+    given = terminal.parse_with_recipe(parser, argv)
     batches, beyond, within, figure, quiet = (
         given.pop(name) for name in ("batches", "beyond", "within", "figure", "quiet")
     )
-    form = _form(given.pop("format"), given.pop("json"))
-    target = None if figure is None else _writable(figure)
+    form = terminal.known_format(given.pop("format"), given.pop("json"))
+    target = None if figure is None else terminal.writable(figure)
     config = TrainConfig(**given)
     check(config)
     from . import api, progress
@@ -617,7 +539,7 @@ def _margins(argv: list[str]) -> int:
         panels = {f"site {site}": (one.positives, one.negatives) for site, one in enumerate(found)}
         target.write_text(pair_histograms(panels, m1, m2))
     table = Table(header, rows, f"{caption}, views {config.views}.", [note], digits=2)
-    _show(table, {} if target is None else {"figure": target}, form, quiet)
+    terminal.show(table, {} if target is None else {"figure": target}, form, quiet)
     return 0
 
 
@@ -630,7 +552,7 @@ def _reproduce(argv: list[str]) -> int:
     parser.add_argument(
         "--cells", type=str | None, default=None, help="names of cells, with commas between (default: all)"
     )
-    _int(parser, "--seeds", 1, "how many seeds")
+    terminal.add_int(parser, "--seeds", 1, "how many seeds")
     changes = {
         "views": (str, "paper, affine-hsv, or a list of deformations"),
         "negatives": (str, "how few negatives are read: paper or authors"),
@@ -646,7 +568,7 @@ def _reproduce(argv: list[str]) -> int:
     }
     for option, (kind, about) in changes.items():
         parser.add_argument(f"--{option}", type=kind | None, default=None, help=f"{about} (default: the scale's)")
-    _int(parser, "--workers", None, "processes side by side (default: one a core, or one on a GPU)")
+    terminal.add_int(parser, "--workers", None, "processes side by side (default: one a core, or one on a GPU)")
     parser.add_argument("--engine", type=str, default="local", help=_ENGINE)
     parser.add_argument("--results", type=str, default="results", help="folder of the results")
     parser.add_argument(
@@ -658,49 +580,15 @@ def _reproduce(argv: list[str]) -> int:
     )
     parser.add_argument("--data_root", type=str | None, default=None, help="folder of the data sets")
     parser.add_argument("--download", type=bool, default=False, help="fetch data sets that are not there")
-    _form_flag(parser)
-    _flags(parser)
-    given = _parse(parser, argv).as_dict()
-    form = _form(given.pop("format"), given.pop("json"))
+    terminal.add_format(parser)
+    terminal.add_flags(parser)
+    given = terminal.parse(parser, argv).as_dict()
+    form = terminal.known_format(given.pop("format"), given.pop("json"))
     quiet, name, cells = (given.pop(option) for option in ("quiet", "name", "cells"))
     from . import api, progress
 
     with progress.share(name, quiet) as update:
         table, page = api.reproduce(name, cells=cells.split(",") if cells else None, progress=update, **given)
     kept = {} if table is None else {"results": given["results"]}
-    _show(table, kept | {"rendered": page.parent, "page": page}, form, quiet)
+    terminal.show(table, kept | {"rendered": page.parent, "page": page}, form, quiet)
     return 0
-
-
-_FORMATS = ("terminal", "markdown", "csv", "latex", "json")
-
-
-def _form_flag(parser: _Parser) -> None:
-    parser.add_argument("--format", type=str, default="terminal", help=f"{', '.join(_FORMATS)} (--json is the same)")
-
-
-def _form(name: str, as_json: bool) -> str:
-    if name not in _FORMATS:
-        raise InputError(f"Unknown format {name!r}; it takes {', '.join(_FORMATS)}.")
-    return "json" if as_json else name
-
-
-def _show(table: Any, facts: dict[str, Any], form: str, quiet: bool) -> None:
-    """A table, if there is one, and where things are: on standard error, where the table is for another program."""
-    from .report import tables
-
-    if form == "json":
-        _tell(({} if table is None else {"table": tables.as_data(table)}) | facts, True, quiet)
-        return
-    if table is not None and form == "terminal":
-        _console().print(tables.to_terminal(table))
-    elif table is not None:
-        print({"markdown": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex}[form](table), end="")
-    _tell(facts, False, quiet, None if form == "terminal" else sys.stderr)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # Where nobody looks on, a table is not squeezed into eighty columns.
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)

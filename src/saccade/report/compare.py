@@ -1,13 +1,12 @@
 """Runs side by side: where their configurations differ, what they ran on, what came of each."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..training.folder import read_config, read_facts, read_metrics
+from ..training.folder import configuration, read_facts, read_metrics
 from .figures import lines, loss_curve
 from .page import Block, Section, Svg, Text
 from .run import probes_by_measurement
@@ -90,13 +89,10 @@ def compare(runs: Sequence[Path | str]) -> Comparison:
             f"{', '.join(map(str, runs)) or 'Nothing'} cannot be compared; it takes two different runs or more."
         )
     names = _names(folders)
-    for folder in folders:
-        if not os.path.exists(folder / "config.yaml"):
-            raise InputError(f"{folder} is no run's folder: it has no config.yaml; it takes what train wrote.")
-    configs = [asdict(read_config(folder)) for folder in folders]
+    configs = [asdict(configuration(folder)) for folder in folders]
     facts = [read_facts(folder) for folder in folders]
-    configuration = {name: [config[name] for config in configs] for name in configs[0]}
-    different = _differing(configuration)
+    fields = {name: [config[name] for config in configs] for name in configs[0]}
+    different = _differing(fields)
     results: dict[str, list[Any]] = {}
     curves: dict[str, list[tuple[float, float]]] = {}
     for place, folder in enumerate(folders):
@@ -106,7 +102,7 @@ def compare(runs: Sequence[Path | str]) -> Comparison:
             curves[f"{names[place]}{site}"] = points
     around = [_surroundings(one) for one in facts]
     surroundings = {name: [one.get(name) for one in around] for name in dict.fromkeys(k for one in around for k in one)}
-    same = len(configuration) - len(different)
+    same = len(fields) - len(different)
     return Comparison(names, different, _differing(surroundings), results, curves, same)
 
 

@@ -91,6 +91,13 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> str:
     return "; ".join(f"{k}: {v} there, {after[k]} now" for k, v in before.items() if k in after and v != after[k])
 
 
+def configuration(run: Path | str) -> TrainConfig:
+    """The configuration of a run's folder. Raises InputError where there is none."""
+    if not os.path.exists(Path(run) / "config.yaml"):
+        raise InputError(f"{run} is no run's folder: it has no config.yaml; it takes what train wrote.")
+    return read_config(Path(run))
+
+
 def read_config(folder: Path) -> TrainConfig:
     """A run's configuration. Raises InputError where config.yaml was changed after the run had begun."""
     config = read_recipe(folder / "config.yaml")

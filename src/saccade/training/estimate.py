@@ -1,0 +1,41 @@
+"""What a run would take, found by taking a few of its steps."""
+
+import resource
+import time
+
+import torch
+
+from ..config.run import TrainConfig
+from ..data import load
+from .model import build, pick_device, train_step
+
+
+def dry_run(config: TrainConfig) -> dict[str, str]:
+    """What a run would take: parameters, memory and time, from building it and timing a few of its steps."""
+    device = pick_device(config.device)
+    images = load(config.data, root=config.data_root, download=config.download, device=device)
+    model = build(config, images)
+    turns = [model.total_steps * k // (4 * len(model.sites)) for k in range(4 * len(model.sites))]  # of every site
+    train_step(model, images, 0)
+    started = time.perf_counter()
+    for step in turns:
+        train_step(model, images, step)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = (time.perf_counter() - started) / len(turns)
+    peak = (
+        torch.cuda.max_memory_allocated()
+        if device.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    parameters = sum(p.numel() for p in model.encoder.parameters())
+    sites = sum(p.numel() for p in model.modules().parameters())
+    return {
+        "images": f"{len(images):,} of {'x'.join(map(str, images.shape))} ({images.source})",
+        "encoder": f"{len(model.encoder)} layers, {parameters:,} parameters",
+        "sites": f"{len(model.sites)}, all parameters {sites:,}",
+        "precision": f"{model.precision} on {device}",
+        "steps": f"{model.total_steps:,} of {config.batch} pictures",
+        "memory": f"{peak / 2**20:,.0f} MiB at the peak of this dry run",
+        "time": f"{model.total_steps * seconds / 60:,.1f} minutes, from {len(turns)} steps of {seconds:.3f} s",
+    }

@@ -1,0 +1,78 @@
+"""Whether this machine makes a run again, to the bit."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data import ImageSet, load
+from ..errors import InputError
+from .folder import configuration, read_facts, read_metrics, surroundings
+from .loop import Progress, fingerprint, replay
+from .model import pick_device
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `verify` found: whether the replayed lines were the same, and one sentence about it."""
+
+    exact: bool
+    said: str
+
+
+def verify(
+    run: Path | str, *, rows: int = 3, images: ImageSet | None = None, progress: Progress | None = None
+) -> Verdict:
+    """Replay a run's first steps, up to its `rows`-th logged loss, and compare every line of the metrics exactly.
+
+    The replay is made in a temporary folder, in the precision and with the number of threads that the run was made in:
+    sums are split between threads, and so their last bits hang on it. `images` stands in for the configured data.
+
+    Raises InputError where the run logged nothing, or its images, or the encoder that it began with, are not these.
+    """
+    config, facts = configuration(run), read_facts(Path(run))
+    if rows < 1:
+        raise InputError(f"rows is {rows}; it takes a whole number of at least 1.")
+    logged = read_metrics(Path(run))
+    steps = sorted({row["step"] for row in logged if "loss" in row})[:rows]
+    if not steps:
+        raise InputError(f"{run} has logged no losses yet; it takes a run with a line of metrics.")
+    config = replace(config, precision=str(facts.get("precision", config.precision)))
+    loaded = images
+    if loaded is None:
+        loaded = load(config.data, root=config.data_root, download=config.download, device=pick_device(config.device))
+    if loaded.fingerprint() != facts["data"].get("sha256"):
+        raise InputError(f"The images {loaded.name} are not those that {run} learned from; their hashes differ.")
+    if config.init_from and facts.get("initial_weights") != fingerprint(Path(config.init_from)):
+        raise InputError(f"The encoder in {config.init_from} is not the one that {run} began with; its hash differs.")
+    with tempfile.TemporaryDirectory() as folder, _threads(facts.get("hardware")):
+        again = replay(config, steps[-1], Path(folder), images=loaded, progress=progress)
+        now = surroundings()
+    first = [row for row in logged if row["step"] <= steps[-1]]
+    pairs = zip_longest(first, again)
+    different = next((pair for pair in pairs if json.dumps(pair[0]) != json.dumps(pair[1])), None)
+    if different is None:
+        return Verdict(True, f"{run} is reproduced exactly here: {len(first)} lines, to step {steps[-1]}.")
+    there, here = map(json.dumps, different)
+    changed = [name for name in ("versions", "hardware", "source") if facts.get(name) != now[name]]
+    changed += ["processes"] if facts.get("processes", 1) != 1 else []
+    why = f"what differs here: {', '.join(changed)}" if changed else "versions, hardware and source tree are the same"
+    return Verdict(False, f"{run} is not reproduced exactly here: {there} in the run, {here} here; {why}.")
+
+
+@contextmanager
+def _threads(hardware: Any) -> Iterator[None]:
+    """As many threads as `hardware` says, then as many as before."""
+    before = torch.get_num_threads()
+    wanted = hardware.get("threads") if isinstance(hardware, dict) else None
+    torch.set_num_threads(wanted if type(wanted) is int and 1 <= wanted <= 1024 else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
