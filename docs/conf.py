@@ -25,12 +25,13 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "site"]
 html_theme, html_title = "furo", "saccade"
 html_show_sphinx = html_show_sourcelink = html_copy_source = False
-html_static_path, html_css_files = ["static"], ["equations.css"]
+html_static_path, html_css_files = ["static"], ["wide.css"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_inherit_docstrings = False  # torch says of every forward that it should be overridden
 default_role = "code"  # docstrings mark code by single backticks
 
 # ---------------------------------------------------------------------------------------- pictures and commands

@@ -91,7 +91,10 @@ def test_labels_reach_only_a_loss_that_asks(digits):
     [
         ({"image_shape": (9, 9)}, "image_shape is .9, 9. and X is .60, 64."),
         ({"image_shape": (64,)}, "image_shape"),
+        ({"image_shape": 64}, "image_shape is 64"),
+        ({"image_shape": ("8", "8")}, "image_shape is"),
         ({"layer": 2}, "layer is 2; the network"),
+        ({"layer": "last"}, "layer is last; the network"),
         ({"rate": 0.0}, "rate is 0"),
         ({"batch": None}, "SelfSupervisedEncoder has batch=None"),
         ({"loss": "nonsense"}, "Unknown loss"),

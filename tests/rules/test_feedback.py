@@ -149,7 +149,7 @@ def run(site, rule, optimizer, steps, shape):
 @pytest.mark.parametrize(
     "optimizer",
     [
-        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),  # faster ones blow up now and then
         lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0, foreach=True),
     ],
     ids=["sgd", "adam"],

@@ -108,7 +108,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 )
             images = ImageSet(images.images, torch.from_numpy(np.unique(y, return_inverse=True)[1]), name="X")
         model = build(self.config_, images)
-        if self.layer is not None and not 1 <= self.layer <= len(model.encoder):
+        if self.layer is not None and self.layer not in range(1, len(model.encoder) + 1):
             raise InputError(f"layer is {self.layer}; the network {self.network} has layers 1 to {len(model.encoder)}.")
         for step in range(model.total_steps):
             train_step(model, images, step)
@@ -127,13 +127,14 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     def _shape(self, X: np.ndarray) -> tuple[int, int, int]:
         """(channels, height, width) of the images in X."""
-        shape = self.image_shape
+        shape: Any = self.image_shape
         if X.ndim > 2:
             shape = X.shape[1:]
         elif shape is None:
             side = math.isqrt(X.shape[1])
             shape = (side, side) if side * side == X.shape[1] else (1, X.shape[1])
-        if len(shape) not in (2, 3) or math.prod(shape) != math.prod(X.shape[1:]):
+        sizes = isinstance(shape, tuple | list) and all(isinstance(n, Integral) for n in shape)
+        if not sizes or len(shape) not in (2, 3) or math.prod(shape) != math.prod(X.shape[1:]):
             raise InputError(
                 f"image_shape is {shape} and X is {X.shape}; it takes images (n, height, width) or (n, height, width, "
                 "channels), or rows of as many pixels as image_shape has."
