@@ -4,6 +4,7 @@ float64; "touches nothing" is meant bit for bit.
 """
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -130,6 +131,43 @@ def test_no_gradient_passes_between_sites(config, images):
     train_step(model, images, 0)
     assert seen == [False] * 4
     assert made.x.dtype == torch.float32
+
+
+@pytest.mark.parametrize("rule", [*RULES, "kolen-pollack", "dtp(head=random)"])
+def test_diagnostics_of_every_rule(config, images, rule):
+    """The angle to backpropagation's update, against the gradients of a model that learns by it at the same weights."""
+    decay = "adam(weight_decay=0.1)" if rule == "kolen-pollack" else "adam"
+    config = replace(config, rule=rule, optimizer=decay, schedule="simultaneous(block=2)")
+    model, reference = build(config, images), build(replace(config, rule="bp", optimizer="adam"), images)
+    updates = {}  # by rule, site and weight: the gradients that its optimizer was given
+    for which, each in (("rule", model), ("bp", reference)):
+        for (index, _), optimizer in each.optimizers.items():
+
+            def noted(optimizer, args, kwargs, which=which, index=index, site=each.sites[index]):
+                given = {id(p) for p in optimizer.param_groups[0]["params"]}
+                found = {name: p.grad.clone() for name, p in site.named_parameters() if id(p) in given}
+                updates.setdefault((which, index), {}).update(found)
+
+            optimizer.register_step_pre_hook(noted)
+    rows = []
+    train_step(model, images, 0, rows)
+    train_step(reference, images, 0)
+    assert [row["site"] for row in rows] == [0, 1]
+    for row in rows:
+        weights = [name for name in updates["bp", row["site"]] if name.endswith("weight")]
+        assert sorted(row["angle_to_bp"]) == sorted(weights) and len(weights) == 3
+        for name in weights:
+            own, theirs = (updates[which, row["site"]][name] for which in ("rule", "bp"))
+            cosine = float((own * theirs).sum() / own.norm() / theirs.norm())
+            angle = math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
+            assert row["angle_to_bp"][name] == pytest.approx(angle, abs=1e-3)
+        assert {"embedding_std", "rank_me", "participation_ratio"} <= set(row)
+        assert ("reconstruction" in row) == rule.startswith("dtp")
+        given = {"dtp(head=random)": ["head.linear"], "bp": [], "dfa": [], "dtp": []}
+        expected = given.get(rule, ["layers.1.linear", "head.linear"])
+        assert list(row.get("feedback_angle", {})) == list(row.get("feedback_ratio", {})) == expected
+    top = [row["angle_to_bp"]["layers.0.linear.weight"] for row in rows]
+    assert max(top) < 1e-3 if rule == "bp" else min(top) > 1
 
 
 @pytest.mark.parametrize("schedule", ["e2e", "rll", "simultaneous"])

@@ -41,7 +41,8 @@ class TrainConfig:
         init_from: a finished run whose encoder is the starting point.
         data_root: folder of the named data sets; none: the environment's SACCADE_DATA, else ./data.
         download: fetch a named data set that is not there.
-        diagnostics: steps between measurements of the update's angle to backpropagation's and of collapse; 0: none.
+        diagnostics: steps between measurements of the update's angle to backpropagation's and of collapse, which cost
+            about a step of backpropagation each; 0: none.
         checkpoint_seconds: time between checkpoints.
         negatives: of a run over several processes: gathered, from the whole batch, which equals one process; or local,
             from each process's share of it.
