@@ -1,5 +1,6 @@
 """Cells that run: every measure on digits in a few steps, kept, found again, and the same as the probe's own function."""
 
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from saccade.paper import TABLES, results, scores
 from saccade.paper import run as running
 from saccade.paper.results import corruptions, drawn, write
 from saccade.paper.scales import CIFAR, Scale, runs_of
+from saccade.report.schematic import LEARNS
 from saccade.training.folder import read_json
 
 FEW = replace(
@@ -141,10 +143,22 @@ def test_probes_see_new_views_at_each_epoch_and_patches_colours(tmp_path, monkey
     assert [views for views, _, _ in asked] == [f"flip {seen}", f"flip {seen}", f"none {seen}"]
 
 
-@pytest.mark.parametrize("name", ["figure3", "figure4"])
-def test_schematics_need_no_data(name, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("name", "moving", "ways"),
+    [
+        ("figure3", 6, {"figure3": ["Wᵀ", "Wᵀ₂", "Wᵀ₃", "Wᵀ₄", "Wᵀ₅"]}),
+        ("figure4", 2, {"figure4-gll": ["Wᵀ"], "figure4-rll": ["B, fixed"]}),
+    ],
+)
+def test_schematics_need_no_data(name, moving, ways, tmp_path, capsys):
     assert main(["reproduce", name, "--scale=smoke", f"--out={tmp_path / 'out'}"]) == 0
-    assert list((tmp_path / "out").glob(f"{name}*.svg")) and f"page      {tmp_path}" in capsys.readouterr().out
+    assert f"page      {tmp_path}" in capsys.readouterr().out
+    drawn = {path.stem: path.read_text() for path in (tmp_path / "out").glob("*.svg")}
+    assert drawn.keys() == ways.keys()
+    for figure, carriers in ways.items():
+        texts = ["".join(e.itertext()) for e in ET.fromstring(drawn[figure]).iter("{http://www.w3.org/2000/svg}text")]
+        assert sorted(t for t in texts if t.startswith(("W", "B", "no "))) == carriers
+        assert drawn[figure].count(LEARNS) == moving + 1  # and one in the legend
 
 
 def test_sheets(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from saccade.config.run import TrainConfig
-from saccade.data import load
+from saccade.data import ImageSet, load
 from saccade.errors import InputError
 from saccade.plausibility.audit import stand_in, thinned
 from saccade.report.schematic import flow, pairs, schematic, timeline
@@ -79,6 +79,12 @@ def test_the_picture_tells_sizes_and_is_the_same_again():
     assert {"layer 3", "conv 8, tanh", "4 × 14 × 14", "view B; A is remembered", "B, learns"} <= set(words(drawn))
     assert words(drawn).count("hinge") == 1  # one site learns
     assert drawn == schematic(config, site=0)
+
+
+def test_a_step_that_moves_nothing_is_not_drawn():
+    blank = ImageSet(torch.zeros(8, 1, 28, 28, dtype=torch.uint8))
+    with pytest.raises(InputError, match="moved no weight"):
+        schematic(TrainConfig(**SMALL), images=blank)
 
 
 def test_a_site_that_there_is_not_is_refused():

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .. import draws
 from ..config.run import TrainConfig
 from ..data import ImageSet
 from ..evaluation.corruptions import deformed
@@ -80,16 +81,17 @@ def _sheet(made: Tensor, caption: str) -> Picture:
     return Picture(picture(made), caption)
 
 
-def _blank(scale: Scale) -> ImageSet:
-    """Pictures that show nothing, of the network's size: a schematic hangs on no more."""
+def _noise(scale: Scale) -> ImageSet:
+    """Pictures of the network's size. Blank ones would give no activity, and so no errors to be drawn."""
     shape = {"emnist": (1, 28, 28), "vgg6": (3, 64, 64)}.get(scale.network, (3, 32, 32))
-    return ImageSet(torch.zeros(8, *shape, dtype=torch.uint8))
+    generator = draws.generator(0, "schematic")
+    return ImageSet(torch.randint(0, 256, (8, *shape), dtype=torch.uint8, generator=generator))
 
 
 def _model(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
     config = TrainConfig(network=scale.network, views=scale.views, loss="hinge(negatives=1, block=true)", batch=4)
     caption = "The model with one negative and the gradient block, end to end, drawn from what a step of it does."
-    return {"figure3": Svg(schematic(config, images=_blank(scale)), caption)}
+    return {"figure3": Svg(schematic(config, images=_noise(scale)), caption)}
 
 
 def _layerwise(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
@@ -102,7 +104,7 @@ def _layerwise(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
             network=scale.network, views=scale.views, loss="hinge(negatives=1)", schedule=schedule, rule=rule, batch=4
         )
         caption = f"{said}, drawn from what a step of it does: one hidden layer, and a head, at a time."
-        made[f"figure4-{schedule}"] = Svg(schematic(config, site=2, images=_blank(scale)), caption)
+        made[f"figure4-{schedule}"] = Svg(schematic(config, site=2, images=_noise(scale)), caption)
     return made
 
 

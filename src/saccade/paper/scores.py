@@ -33,6 +33,8 @@ from .tables import Cell, PaperTable
 
 VEHICLES = ("airplane", "automobile", "car", "ship", "truck")
 _BATCH = 500  # of the probe
+# SGD's rate is Adam's times this over the number of pairs that the loss sums up: a tenth for 100 images with 5 negatives.
+_SGD = 50
 _TEST_SEED = 0  # of the deformed test images, whatever the seed of the training
 
 
@@ -97,6 +99,9 @@ def config_of(cell: Cell, scale: Scale, seed: int, size: int) -> TrainConfig:
     if cell.supervised or cell.probe_set:
         options["data"] = scale.sets[1]
     batch = options["batch"]
+    if options.get("optimizer") == "sgd":
+        negatives = loss.options.get("negatives")
+        options["rate"] *= _SGD / (batch * (negatives if isinstance(negatives, int) else batch - 1))
     if cell.supervised:
         views = (scale.test_views or "none") if cell.deformed else "none"
         options |= {"views": views, "rate": 1e-3, "epochs": scale.supervised_epochs}

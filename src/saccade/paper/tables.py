@@ -140,8 +140,9 @@ TABLE1 = PaperTable(
     ),
     notes=(
         _UNPUBLISHED,
-        "Rows that the paper's table lacks: SGD, since Adam divides; and an encoder trained, without labels, on the "
-        "pictures that the probe learns from, of which the paper's text says that it does the same.",
+        "Rows that the paper's table lacks: SGD, since Adam divides, at Adam's rate times 50 / (batch x negatives), for the loss "
+        "is a sum and at Adam's rate diverges; and an encoder trained, without labels, on the pictures that the probe learns "
+        "from, of which the paper's text says that it does the same.",
     ),
     compared={
         **{f"{column}, against E2E BP": _against_bp(short) for column, short in _SHORT.items()},

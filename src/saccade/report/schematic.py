@@ -72,6 +72,8 @@ def flow(model: Model, images: ImageSet, site: int) -> Flow:
     train_step(model, images, step)
     after = dict(model.modules().named_parameters())
     moved = frozenset(name for name, old in before.items() if not torch.equal(old, after[name]))
+    if not moved:
+        raise InputError("The step to be drawn moved no weight; it takes pictures that show something.")
     for index, carriers in errors.items():
         if carriers is not None:
             errors[index] = tuple(
