@@ -137,9 +137,9 @@ STL = {
     # VGG6 on 64x64 pixels takes about a hundred times the CIFAR network's arithmetic for each pair.
     "smoke": replace(
         CIFAR["smoke"],
-        sets=("cifar100:train[:200]", "cifar10:train[:100]", "cifar10:test[:50]"),
-        pairs=32,
-        batch=16,
+        sets=("cifar100:train[:100]", "cifar10:train[:50]", "cifar10:test[:50]"),
+        pairs=12,
+        batch=6,
         **_UPSAMPLED,
     ),
 }
