@@ -316,3 +316,28 @@ def test_a_step_that_memory_cannot_hold_is_refused(config, images, schedule, fit
 
 def test_a_whole_number_is_a_mean_of_adams_too(config, images):
     train_step(build(replace(config, optimizer="adam(beta1=0)"), images), images, 0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("schedule", ["e2e", "gll"])
+def test_with_the_gradient_block_bfloat16_learns_what_float32_learns(config, images, schedule, rule):
+    """The remembered view is run without gradient, and autocast must not keep the weights that it rounded for that."""
+    moved = []
+    for precision in ("float32", "bfloat16"):
+        block = "hinge(m1=0.1, m2=9, negatives=3, block=true)"
+        changes = {
+            "loss": block,
+            "schedule": schedule,
+            "rule": rule,
+            "optimizer": "sgd",
+            "network": "conv3 tanh | conv4 tanh",
+        }
+        model = build(replace(config, **changes, precision=precision), images)
+        before = {name: p.detach().clone() for name, p in model.sites[0].named_parameters() if p.requires_grad}
+        train_step(model, images, 0)
+        moved.append(
+            {name: p.detach() - before[name] for name, p in model.sites[0].named_parameters() if name in before}
+        )
+    for name, exact in moved[0].items():
+        likeness = torch.cosine_similarity(exact.flatten(), moved[1][name].flatten(), 0)
+        assert exact.abs().max() > 0 and likeness > 0.8, (name, likeness)

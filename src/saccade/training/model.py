@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -341,7 +341,8 @@ def train_step(model: Model, images: ImageSet, step: int, watch: list[dict[str, 
         torch.manual_seed(draws.key(model.config.seed, "step", step, *own))
         for site in model.sites[model.stage.start : min(model.stage.stop, max(turns) + 1)]:
             # A context a site: leaving it frees the rounded copies of the site's weights.
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=model.precision == "bfloat16"):
+            rounds, keeps = model.precision == "bfloat16", _rounded_weights_keep_gradients()
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=rounds, cache_enabled=keeps):
                 settle(model, site.index)
                 if site.index not in turns:
                     with torch.no_grad():
@@ -359,6 +360,17 @@ def train_step(model: Model, images: ImageSet, step: int, watch: list[dict[str, 
         if model.passing is not None:
             model.passing()
         model.passing = model.ranks.pass_up(x, header=new)
+
+
+@cache
+def _rounded_weights_keep_gradients() -> bool:
+    """Whether autocast may keep a weight that it has rounded: torch 2.9 hands out one that was rounded without gradient,
+    for a view that carries none, to the views that carry one, and nothing would learn."""
+    weight = nn.Parameter(torch.ones(1, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            nn.functional.linear(weight, weight)
+        return nn.functional.linear(weight.detach(), weight).requires_grad
 
 
 def _learn(model: Model, site: Site, batch: Batch, watch: list[dict[str, Any]] | None) -> Iterator[None]:
