@@ -8,7 +8,7 @@ import pytest
 from saccade import api, engines, networks
 from saccade.cli import main
 from saccade.data import load
-from saccade.errors import InputError
+from saccade.errors import InputError, RunError
 from saccade.evaluation.probe import deformation
 from saccade.evaluation.probe import probe as probe_encoder
 from saccade.paper import TABLES, results, scores
@@ -54,7 +54,7 @@ def test_an_untrained_cell_is_the_probes_own_number(tmp_path):
 def test_a_finished_cell_is_not_run_again(tmp_path, monkeypatch):
     scales = {**CIFAR, "digits": FEW}
     monkeypatch.setattr(
-        engines, "run", lambda function, tasks, engine, progress: [function(t, print) for t in tasks.values()]
+        engines, "run", lambda function, tasks, *rest: {name: function(t, print) for name, t in tasks.items()}
     )
     table = replace(TABLES["table1"], scales=scales)
     cells = ["random", "hinge-gll-rf-constrained"]
@@ -66,6 +66,25 @@ def test_a_finished_cell_is_not_run_again(tmp_path, monkeypatch):
     kept = read_json(tmp_path / "results" / "table1" / "digits" / "hinge-gll-rf-constrained-seed0.json")
     assert str(tmp_path) not in str({**kept, "command": ""})
     assert kept["run"]["steps"] == 3 * 2 and kept["config"]["loss"].startswith("hinge(m2=1.5, negatives=5")
+
+
+def test_a_cell_that_fails_leaves_the_others_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        engines, "run", lambda function, tasks, *rest: {name: function(t, print) for name, t in tasks.items()}
+    )
+    cells = ["hinge-e2e-bp-full", "random"]
+
+    def diverges(job, real=running.MEASURES["probe"]):
+        if job.cell.trained:
+            raise RunError("The loss is not finite.")
+        return real(job)
+
+    monkeypatch.setitem(running.MEASURES, "probe", diverges)
+    with pytest.raises(
+        RunError, match="1 of 2 cells failed, and the others are kept; .*bp-full-seed0: The loss is not"
+    ):
+        running.run_cells(TABLES["table1"], FEW, [0], tmp_path, cells=cells, work=tmp_path / "runs")
+    assert [path.name for path in (tmp_path / "table1" / "digits").iterdir()] == ["random-seed0.json"]
 
 
 def test_tested_with_labels_and_without(tmp_path):
@@ -170,7 +189,7 @@ def test_sheets(tmp_path):
 
 def test_cells_run_on_any_engine(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(engines, "run", lambda function, tasks, engine, progress: asked.append((list(tasks), engine)))
+    monkeypatch.setattr(engines, "run", lambda run, tasks, engine, progress: asked.append((list(tasks), engine)) or {})
     monkeypatch.setattr(running, "load", lambda name, **options: None)
     table, scale = TABLES["table1"], FEW
     name = table.cells[0].name

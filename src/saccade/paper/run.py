@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import engines
 from ..data import load
-from ..errors import InputError
+from ..errors import InputError, RunError
 from ..parallel import Report
 from ..training.checkpoint import write_whole
 from ..training.folder import differences, read_json, surroundings, write_json
@@ -38,7 +38,8 @@ def run_cells(
     says what runs them, on folders that all machines see. Training runs
     go under `work`, where tables that look into the same encoders share them.
 
-    Raises InputError for an unknown cell, a result of another scale, or where the images cannot be had.
+    Raises InputError for an unknown cell, a result of another scale, or where the images cannot be had; RunError at the end
+    where a cell failed, such as one whose numbers are no longer finite.
     """
     wanted = chosen(table, cells)
     missing = []
@@ -66,7 +67,10 @@ def run_cells(
         )
         for seed, cell, path in missing
     }
-    engines.run(_run_cell, tasks, f"local(workers={workers})" if workers else engine, progress)
+    said = engines.run(_run_cell, tasks, f"local(workers={workers})" if workers else engine, progress)
+    failed = [f"{name}: {why}" for name, why in said.items() if why]
+    if failed:
+        raise RunError(f"{len(failed)} of {len(tasks)} cells failed, and the others are kept; the first is {failed[0]}")
 
 
 def chosen(table: PaperTable, cells: list[str] | None) -> list[Cell]:
@@ -78,13 +82,18 @@ def chosen(table: PaperTable, cells: list[str] | None) -> list[Cell]:
     return [cell for cell in table.cells if not cells or cell.name in cells]
 
 
-def _run_cell(task: tuple[PaperTable, Cell, Scale, int, str | None, Path, Path], report: Report) -> None:
-    """Train, measure, and write the result of one cell at one seed."""
+def _run_cell(task: tuple[PaperTable, Cell, Scale, int, str | None, Path, Path], report: Report) -> str:
+    """Train, measure, and write the result of one cell at one seed; returns what it failed of, so that the others go on."""
     table, cell, scale, seed, root, runs, path = task
-    found = MEASURES[table.measure](Job(table, cell, scale, seed, root, runs, report))
+    try:
+        found = MEASURES[table.measure](Job(table, cell, scale, seed, root, runs, report))
+    except RunError as error:
+        report(1.0)
+        return str(error)
     about = {"table": table.name, "cell": cell.name, "scale": asdict(scale), "seed": seed}
     write_json(path, about | found | surroundings())
     report(1.0)
+    return ""
 
 
 def result_path(out: Path, table: PaperTable, scale: Scale, cell: Cell, seed: int) -> Path:
