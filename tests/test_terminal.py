@@ -5,8 +5,12 @@ import json
 import os
 import pty
 import re
+import select
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -88,6 +92,38 @@ def test_bash_completes(capsys, tmp_path):
     assert completed("saccade", "train", "--sch") == {"--schedule"}
     assert completed("saccade", "train", "dig") == {"digits"}
     assert completed("saccade", "export", "run", "--to", "o") == {"onnx"}
+
+
+def test_zsh_completes(capsys, tmp_path):
+    """In a zsh of its own, at whose prompt lines are typed that end with the tab key."""
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is not installed here")
+    main(["--print_completion", "zsh"])
+    (tmp_path / "completion").write_text(capsys.readouterr().out)
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execvpe("zsh", ["zsh", "-f", "-i"], os.environ | {"TERM": "dumb", "PS1": "> ", "HOME": str(tmp_path)})
+
+    def shown_after(typed: str, expected: str) -> str:
+        os.write(terminal, typed.encode())
+        shown, until = "", time.monotonic() + 30
+        while expected not in shown and time.monotonic() < until:
+            if select.select([terminal], [], [], 0.1)[0]:
+                shown += os.read(terminal, 65536).decode()
+        return shown
+
+    begin = f"autoload -Uz compinit; compinit -u -D; eval \"$(<{tmp_path}/completion)\"; echo rea''dy\n"
+    assert "ready" in shown_after(begin, "ready")
+    for typed, expected in (
+        ("saccade com", "saccade compare "),
+        ("saccade train --rule u", "--rule urf "),
+        ("saccade train dig", "train digits "),
+        ("saccade export run --to o", "--to onnx "),
+    ):
+        assert expected in shown_after(f"\x15{typed}\t", expected)  # ctrl-U empties the line
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    os.close(terminal)
 
 
 def test_completion_imports_no_torch():
