@@ -33,7 +33,6 @@ from saccade.rules.dtp import DifferenceTargetPropagation
 from saccade.training import build, pick_device, train_step
 from saccade.training import model as model_room
 from saccade.training.folder import surroundings
-from saccade.training.model import batch_index
 from saccade.views.layout import make_views
 
 from . import growth, machine
@@ -90,7 +89,7 @@ class Captured:
     def _plan(self, epoch: int) -> None:
         """The images of all batches of an epoch and their views' keys, (steps, batch), on the device."""
         steps = range(epoch * self.model.steps_per_epoch, (epoch + 1) * self.model.steps_per_epoch)
-        self.order = torch.stack([batch_index(self.model, self.images, step) for step in steps])
+        self.order = torch.stack([self.images.drawn(self.config.seed, step, self.config.batch) for step in steps])
         self.order_keys = draws.image_keys(draws.key(self.config.seed, "views", epoch), self.order)
         self.epoch = epoch
 

@@ -237,7 +237,8 @@ def estimate(row: dict[str, Any], gpus: int, pictures: int, cluster: Cluster, *,
 def page(folder: Path = HERE / "ranks") -> str:
     """Everything measured, as Markdown."""
     parts = []
-    for name, function in (("equality", equality), ("bytes", sizes), ("speed", speeds), ("killed_node", killed)):
+    tables = {"equality": equality, "bytes": sizes, "speed": speeds, "killed_node": killed, "stream": streams}
+    for name, function in tables.items():
         if (path := folder / f"{name}.json").exists():
             found = json.loads(path.read_text())
             machine = found["hardware"]
@@ -330,6 +331,28 @@ def killed(found: dict[str, Any]) -> str:
         f"{found['finished_before']} had ended."
     )
     return "### A node killed during a sweep\n\n" + to_markdown(Table(header, body, caption))
+
+
+def streams(found: dict[str, Any]) -> str:
+    """What results/stream.py found of the libraries that read shards."""
+    words = {True: "yes", False: "no"}
+    body: list[list[Any]] = [
+        [
+            row["reader"],
+            f"{row['pictures_per_second']:,}",
+            row["memory_mib"],
+            words[row["exact_resume"]],
+            row["resume_seconds"],
+        ]
+        for row in found["rows"]
+    ]
+    header = ["reader", "pictures a second", "memory taken (MiB)", "continues with the same pictures", "after (s)"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["readers"].items())
+    caption = (
+        f"The first {found['pictures']:,} pictures of CIFAR-100 as PNG in 10 shards, 4,096 shuffled together, decoded, in one "
+        f"process with one thread ({versions}); then begun again after 4,000 pictures, to the 500th after them."
+    )
+    return "### Reading shards\n\n" + to_markdown(Table(header, body, caption, digits=1))
 
 
 def write(name: str, found: dict[str, Any]) -> None:

@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+import own_slurm
 from combinations import config_of
 from saccade import sweep
 
@@ -49,3 +51,31 @@ def test_a_job_that_is_warned_is_queued_again_and_continues(tmp_path, monkeypatc
     assert told[0] == told[1]
     [facts] = [json.loads(path.read_text()) for path in out.glob("*/run.json")]
     assert facts["resumed_at"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(own_slurm.missing()), reason=own_slurm.missing())
+def test_a_real_slurm_queues_a_warned_job_again_and_it_continues(tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    base = config_of("e2e", "bp", "hinge", epochs=150, checkpoint_seconds=0.05)
+    out, variations = tmp_path / "queue", {"rule": ["bp", "rf"]}
+    with own_slurm.cluster(tmp_path / "cluster") as env:
+        for name in ("SLURM_CONF", "PATH"):
+            monkeypatch.setenv(name, env[name])
+
+        def warn():  # as Slurm does before a job's time is up, the first job that has something to continue from
+            while not list(out.glob("*/checkpoint-*")):
+                time.sleep(0.01)
+            subprocess.run(["scancel", "--signal=USR2", "--state=RUNNING", "--user=root"], env=env, check=True)
+
+        warner = threading.Thread(target=warn)
+        warner.start()
+        sweep.run(base, variations, out, engine=f"slurm(hours=1, folder='{tmp_path / 'slurm'}')")
+        warner.join()
+        log = (tmp_path / "cluster" / "slurmctld.log").read_text()
+    assert "_slurm_rpc_requeue" in log or "Requeu" in log
+    sweep.run(base, variations, tmp_path / "here", engine="own.in_turn")
+    told = [json.loads((place / "sweep.json").read_text())["runs"] for place in (out, tmp_path / "here")]
+    assert told[0] == told[1] and len(told[0]) == 2
+    facts = [json.loads(path.read_text()) for path in out.glob("*/run.json")]
+    assert max(run["resumed_at"] for run in facts) > 0

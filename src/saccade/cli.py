@@ -24,6 +24,7 @@ COMMANDS = {
     "margins": "measure distances of pairs before training and propose the hinge loss's margins",
     "reproduce": "run a table or figure of the paper, cell by cell, and render it beside the published numbers",
     "audit": "find what a configuration needs that a brain could not do",
+    "shards": "write images as tar files that training reads in a stream, or count those that there are",
     "page": "write a run's page anew",
     "compare": "show where runs differ: configurations, surroundings, results",
     "export": "write a run's encoder for other programs: Hugging Face layout, ONNX, torch.export",
@@ -353,6 +354,28 @@ def _audit(argv: list[str]) -> int:
 
         write_page(target, "Plausibility audit", caption, sections)
         terminal.tell({"page": target}, False, quiet, sys.stderr)
+    return 0
+
+
+def _shards(argv: list[str]) -> int:
+    parser = _parser("shards", usage="saccade shards DATA OUT [--per N], or saccade shards FOLDER")
+    parser.add_argument(
+        "data", type=str, help="images; without OUT, a folder of shards to count and list in its index.json"
+    )
+    parser.add_argument("out", type=str | None, nargs="?", default=None, help="new folder to write")
+    _int(parser, "--per", 10_000, "pictures a shard")
+    parser.add_argument("--data_root", type=str | None, default=None, help="folder of the data sets")
+    parser.add_argument("--download", type=bool, default=False, help="fetch a data set that is not there")
+    _flags(parser, "json")
+    given = _parse(parser, argv)
+    from . import data
+
+    if given.out is None:
+        _tell({"index": data.write_index(Path(given.data))}, given.json)
+        return 0
+    images = data.load(given.data, root=given.data_root, download=given.download)
+    out = data.write_shards(images, Path(given.out), given.per)
+    _tell({"shards": out, "pictures": len(images), "train": f"saccade train --data shards:{out}"}, given.json)
     return 0
 
 

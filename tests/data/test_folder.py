@@ -105,7 +105,7 @@ def _png(width, height):
 @pytest.mark.parametrize("option", ["", "?size=8"])
 def test_huge_or_empty_pictures_are_refused_before_decoding(tmp_path, width, height, option, monkeypatch):
     (tmp_path / "huge.png").write_bytes(_png(width, height))
-    monkeypatch.setattr("saccade.data.folder._decoded", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("saccade.data.folder.decoded", lambda *_: pytest.fail("decoded"))
     with pytest.raises(InputError, match=r"huge\.png"):
         load(f"{tmp_path}{option}")
 

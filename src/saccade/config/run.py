@@ -18,8 +18,8 @@ class TrainConfig:
     """A training run. Every field can be set in a YAML recipe, on the command line and in Python, alike.
 
     Args:
-        data: images to learn from, labels unused: a name such as digits or cifar100:train, an .npz file, or a folder of
-            pictures; a slice such as [:45000] picks some.
+        data: images to learn from, labels unused: a name such as digits or cifar100:train, an .npz file, a folder of
+            pictures, or shards:/path/*.tar, read in a stream; a slice such as [:45000] picks some.
         views: how views of a picture are made: a policy (paper, affine-hsv, digits, none) or a list of deformations,
             such as "crop(scale=[0.2, 1]) flip".
         size: side of the views in pixels; none: the images' own.

@@ -1,4 +1,4 @@
-"""Where pictures come from: a named set, an `.npz`, or a folder; all become an `ImageSet`.
+"""Where pictures come from: a named set, an `.npz`, a folder, or shards; all become an `ImageSet`.
 
 >>> digits = load("digits:train[:100]")
 >>> len(digits), digits.shape, digits.name
@@ -19,8 +19,9 @@ from .imageset import ImageSet, place, split_by_class
 from .memory import free_memory
 from .named import read_named, split_of
 from .npz import read_npz
+from .shards import open_shards, write_index, write_shards
 
-__all__ = ["ImageSet", "load", "split_by_class"]
+__all__ = ["ImageSet", "load", "split_by_class", "write_index", "write_shards"]
 
 _SLICE = re.compile(r"(?s)(.*)\[(-?[0-9]{1,18})?:(-?[0-9]{1,18})?\]")
 _SIZE = re.compile(r"(?s)(.*)\?size=([0-9]{1,9})")
@@ -41,7 +42,9 @@ def load(
     `.npz`, or a path to a folder, which may be followed by `?size=64` to scale and crop its pictures. `?classes=3,5`
     after any of them picks classes, by number or name, as `split_by_class` does. A slice in square brackets at the end
     picks some by position: `cifar10:train[:45000]`, `my.npz[45000:]`, `photos?size=64[-100:]`. A name
-    goes before a folder that is called the same; write `./digits` for the folder.
+    goes before a folder that is called the same; write `./digits` for the folder. `shards:` and a folder of tar files or
+    a pattern, such as `shards:/set/*.tar` or `shards:https://host/set/{000..099}.tar`, is read in a stream, without
+    labels; `open_shards` has its options.
 
     `root` is the folder of the named sets (default: the environment's SACCADE_DATA, or ./data); they are downloaded
     there only if `download`. `limit` is the most bytes of pictures to keep in memory (default: half of what is free);
@@ -72,6 +75,8 @@ def _read(text: str, root: Path, download: bool, limit: int) -> ImageSet:
         part = split_of(name, split if colon else None)
         pictures, labels, classes, source = read_named(name, part, root, download, limit)
         text = f"{name}:{part}"
+    elif name == "shards":
+        return ImageSet(open_shards(split), name=text, source=split)
     elif os.path.isdir(sized[1] if sized else text):  # not of `path`, which would be "." for an empty text
         pictures, labels, classes = read_folder(path, limit, int(sized[2]) if sized else None)
         source = str(path)
@@ -81,7 +86,8 @@ def _read(text: str, root: Path, download: bool, limit: int) -> ImageSet:
     else:
         raise InputError(
             f"There is no data {text!r}; it takes a name ({', '.join(DATA)}), with :SPLIT or not, an .npz, "
-            "or a folder (perhaps with ?size=64), and after it perhaps ?classes=0,1 and a slice without a step, like [:1000]."
+            "a folder (perhaps with ?size=64) or shards:PATTERN, and after it perhaps ?classes=0,1 and a slice without a step, "
+            "like [:1000]."
         )
     if labels is not None and classes is not None and labels.max() >= len(classes):
         raise InputError(f"{source} has a label {labels.max()}, but {name} has {len(classes)} classes, counted from 0.")

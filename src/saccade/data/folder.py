@@ -4,7 +4,9 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from .memory import spill
 # Only formats whose decoder needs no other program: Pillow would hand an EPS file to Ghostscript.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+GREY = ("L", "1")  # Pillow's modes
 LONGEST_SIDE = 8192  # pixels; below Pillow's own limit for decompression bombs
 
 
@@ -29,14 +32,18 @@ def read_folder(
 
     Raises InputError where a file cannot be decoded, is too large, or has another size than the first.
     """
-    if size is not None and not 1 <= size <= LONGEST_SIDE:
-        raise InputError(f"The size {size} for the pictures of {path} is not between 1 and {LONGEST_SIDE}.")
+    check_size(size, path)
+    with warnings.catch_warnings(action="ignore"):  # Pillow warns of what is refused or harmless
+        return _read(path, limit, size)
+
+
+def _read(path: Path, limit: int, size: int | None) -> tuple[np.ndarray, np.ndarray | None, list[str] | None]:
     try:
         files, labels, classes = _listed(path)
     except OSError as error:
         raise InputError(f"The folder {path} cannot be read ({error.strerror}).") from None
-    heads = [_head(file) for file in files]
-    channels = 1 if all(mode in ("L", "1") for _, mode in heads) else 3
+    heads = [head(file, file) for file in files]
+    channels = 1 if all(grey for _, grey in heads) else 3
     width, height = heads[0][0] if size is None else (size, size)
     for file, (found, _) in zip(files, heads, strict=True):
         if size is None and found != (width, height):
@@ -46,7 +53,7 @@ def read_folder(
             )
     shape = (len(files), height, width, channels)
     total = int(np.prod(shape, dtype=np.int64))
-    pictures = (_decoded(file, channels, size, shape[1:]) for file in files)
+    pictures = (decoded(file, file, channels, size, (height, width)) for file in files)
     if total <= limit:
         images = np.empty(shape, np.uint8)
         for row, picture in zip(images, pictures, strict=True):
@@ -84,38 +91,59 @@ def _pictures(folder: Path) -> Iterator[Path]:
             yield entry
 
 
+def check_size(size: int | None, path: Path | str) -> None:
+    if size is not None and not 1 <= size <= LONGEST_SIDE:
+        raise InputError(f"The size {size} for the pictures of {path} is not between 1 and {LONGEST_SIDE}.")
+
+
 @contextmanager
-def _refusing(file: Path) -> Iterator[None]:
-    """Pillow's decoders raise whatever the bytes lead them to, and warn of what is refused or harmless."""
+def _opened(file: Path | BytesIO, name: Path | str) -> Iterator[Any]:
+    """The picture, of which only the head has been read. Pillow's decoders raise whatever the bytes lead them to."""
+    from PIL import Image
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        with Image.open(file, formats=FORMATS) as picture:
+            if min(picture.size) < 1 or max(picture.size) > LONGEST_SIDE:
+                width, height = picture.size
+                raise InputError(f"{name} is {width}x{height} pixels; a side has from 1 to {LONGEST_SIDE}.")
+            if picture.mode[0] in "IF":
+                raise InputError(f"{name} has more than 8 bits a pixel (mode {picture.mode}); convert it to 8 bits.")
+            yield picture
+    except InputError:
+        raise
     except Exception as error:  # a hostile file brings any kind out of a decoder
-        raise InputError(f"{file} cannot be decoded as a picture ({' '.join(str(error).split())[:150]}).") from None
+        raise InputError(f"{name} cannot be decoded as a picture ({' '.join(str(error).split())[:150]}).") from None
 
 
-def _head(file: Path) -> tuple[tuple[int, int], str]:
-    """(width, height) and mode, from the file's first bytes."""
+def head(file: Path | BytesIO, name: Path | str) -> tuple[tuple[int, int], bool]:
+    """(width, height), and whether the picture is grey; `name` is what an error calls it."""
+    with _opened(file, name) as picture:
+        return picture.size, picture.mode in GREY
+
+
+def decoded(
+    file: Path | BytesIO, name: Path | str, channels: int, size: int | None, sides: tuple[int, int]
+) -> np.ndarray:
+    """The picture, uint8 (height, width, channels), of these `sides`; with `size`, its central square scaled.
+
+    Raises InputError where it cannot be decoded, has other sides, or has colours where one channel is wanted.
+    """
     from PIL import Image
 
-    with _refusing(file), Image.open(file, formats=FORMATS) as picture:
-        size, mode = picture.size, picture.mode
-    if min(size) < 1 or max(size) > LONGEST_SIDE:
-        raise InputError(f"{file} is {size[0]}x{size[1]} pixels; a side has from 1 to {LONGEST_SIDE}.")
-    if mode[0] in "IF":
-        raise InputError(f"{file} has more than 8 bits a pixel (mode {mode}); convert it to 8 bits.")
-    return size, mode
-
-
-def _decoded(file: Path, channels: int, size: int | None, shape: tuple[int, ...]) -> np.ndarray:
-    from PIL import Image
-
-    with _refusing(file), Image.open(file, formats=FORMATS) as opened:
-        picture = opened.convert("L" if channels == 1 else "RGB")
+    with _opened(file, name) as picture:
+        if size is None and picture.size != sides[::-1]:
+            raise InputError(
+                f"{name} is {picture.width}x{picture.height} pixels where the first is {sides[1]}x{sides[0]}; write ?size=N "
+                "after the data to scale and crop every picture to N x N."
+            )
+        if channels == 1 and picture.mode not in GREY:
+            raise InputError(f"{name} has colours where the first pictures have none; it takes one or the other.")
+        mode = "L" if channels == 1 else "RGB"
+        if picture.mode != mode:
+            picture = picture.convert(mode)
         if size is not None:
             side = min(picture.size)
             left, top = (picture.width - side) // 2, (picture.height - side) // 2
             square = picture.crop((left, top, left + side, top + side))
             picture = square.resize((size, size), Image.Resampling.BILINEAR)
-        return np.asarray(picture).reshape(shape)
+        return np.asarray(picture).reshape(*sides, channels)

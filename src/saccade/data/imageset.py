@@ -1,15 +1,18 @@
-"""A set of pictures: uint8 on the device, or on disk and read in pieces where it is too large for that."""
+"""A set of pictures: uint8 on the device, or on disk and read in pieces where it is too large for that, or in shards."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .. import draws
 from ..errors import InputError
 from .memory import CHUNK, free_memory, spill
+from .shards import Shards
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,12 +20,13 @@ class ImageSet:
     """Pictures with or without labels; `load` makes one, and it is never changed.
 
     `images`: uint8 (pictures, channels, height, width), a tensor on `device`, or a numpy array (mapped from a file)
-    where the set is larger than half of the free memory; `batch` gives tensors in both cases.
+    where the set is larger than half of the free memory, or shards that are read in a stream; `batch` gives tensors in
+    all cases.
     `labels`: int64 (pictures,) on `device`, from 0, or None. `classes`: their names, where they are known.
     `name`: what was asked for. `source`: where it was found.
     """
 
-    images: Tensor | np.ndarray
+    images: Tensor | np.ndarray | Shards
     labels: Tensor | None = None
     classes: list[str] | None = None
     name: str = "images"
@@ -51,6 +55,28 @@ class ImageSet:
             return self.images[index.to(self.images.device)]
         return torch.from_numpy(np.ascontiguousarray(self.images[index.cpu().numpy()])).to(self.device)
 
+    def drawn(self, seed: int, step: int, batch: int) -> Tensor:
+        """Which pictures a step learns from, int64 (batch,): each epoch has an order of its own, drawn from the seed; its
+        rest makes no batch.
+
+        It lies where the pictures do, so that no step within an epoch waits for a copy between host and device.
+        """
+        if isinstance(self.images, Shards):
+            return self.images.drawn(seed, step, batch)
+        epoch, place = divmod(step, len(self) // batch)
+        device = self.images.device if isinstance(self.images, Tensor) else torch.device("cpu")
+        return _order(seed, epoch, len(self), device)[place * batch : (place + 1) * batch]
+
+    @property
+    def streamed(self) -> bool:
+        """Whether pictures are read in a stream, so that it helps to `expect` some."""
+        return isinstance(self.images, Shards)
+
+    def expect(self, index: Tensor) -> None:
+        """Begin to read the pictures that `batch` will be asked for next, where they are read in a stream."""
+        if isinstance(self.images, Shards):
+            self.images.expect(index.numpy())
+
     def take(self, start: int | None, stop: int | None) -> "ImageSet":
         """The pictures from `start` up to `stop`, as a Python slice counts. Raises InputError where there are none."""
         first, last, _ = slice(start, stop).indices(len(self))
@@ -61,7 +87,12 @@ class ImageSet:
         return replace(self, labels=None, classes=None)
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the shape, the pictures' bytes and the labels: the same wherever they are kept."""
+        """SHA-256 (hex) of the shape, the pictures' bytes and the labels: the same wherever they are kept.
+
+        Of shards, which are not read for it, of what lists them: names, counts, sizes and sums.
+        """
+        if isinstance(self.images, Shards):
+            return self.images.fingerprint()
         digest = hashlib.sha256(repr((len(self), *self.shape, self.labels is not None)).encode())
         for piece in self._pieces():
             digest.update(piece)
@@ -82,6 +113,11 @@ class ImageSet:
         return replace(
             self, images=self.images[which], labels=None if self.labels is None else self.labels[which], name=name
         )
+
+
+@lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, count: int, device: torch.device) -> Tensor:
+    return torch.randperm(count, generator=draws.generator(seed, "order", epoch)).to(device)
 
 
 def _shown(bound: int | None) -> str:

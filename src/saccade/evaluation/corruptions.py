@@ -113,7 +113,7 @@ def kept(images: ImageSet, what: str, make: Callable[[], ImageSet], folder: Path
     made = make()
     folder.mkdir(parents=True, exist_ok=True)
     stream = io.BytesIO()
-    np.savez(stream, images=made.images.cpu().numpy() if isinstance(made.images, Tensor) else made.images)
+    np.savez(stream, images=made.batch(torch.arange(len(made))).cpu().numpy())
     with tempfile.NamedTemporaryFile(
         dir=folder, suffix=".part", delete=False
     ) as part:  # several runs may make the same

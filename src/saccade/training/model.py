@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -279,30 +279,17 @@ def _optimizer(config: TrainConfig, parameters: list[nn.Parameter], rate: float)
     return torch.optim.SGD(parameters, lr=rate, foreach=True, **options)
 
 
-@lru_cache(maxsize=1)
-def _order(seed: int, epoch: int, count: int, device: torch.device) -> Tensor:
-    return torch.randperm(count, generator=draws.generator(seed, "order", epoch)).to(device)
-
-
-def batch_index(model: Model, images: ImageSet, step: int) -> Tensor:
-    """The images of a step: each epoch has an order of its own, drawn from the seed; its rest makes no batch.
-
-    The order lies where the pictures do, so that no step within an epoch waits for a copy between host and device.
-    """
-    epoch, place = divmod(step, model.steps_per_epoch)
-    device = images.images.device if isinstance(images.images, Tensor) else torch.device("cpu")
-    order = _order(model.config.seed, epoch, len(images), device)
-    return order[place * model.config.batch : (place + 1) * model.config.batch]
-
-
 def make_batch(model: Model, images: ImageSet, step: int) -> tuple[views.Views, Tensor | None]:
     """The views of a step, and the labels where the loss needs them; of this rank's share of the pictures."""
-    index = batch_index(model, images, step)[model.ranks.share]
+    index = images.drawn(model.config.seed, step, model.config.batch)[model.ranks.share]
     keys = draws.image_keys(draws.key(model.config.seed, "views", step // model.steps_per_epoch), index).to(
         model.device
     )
     wants = model.sites[0].needs
-    made = views.make_views(model.policy, images.batch(index), keys, wants.layout)
+    pictures = images.batch(index)
+    if images.streamed and step + 1 < model.total_steps:
+        images.expect(images.drawn(model.config.seed, step + 1, model.config.batch)[model.ranks.share])
+    made = views.make_views(model.policy, pictures, keys, wants.layout)
     return made, batch_labels(model, images, step)
 
 
@@ -310,7 +297,7 @@ def batch_labels(model: Model, images: ImageSet, step: int) -> Tensor | None:
     """The labels that this rank's loss needs: of its share, or of the whole batch where embeddings are gathered."""
     if not model.sites[0].needs.labels or images.labels is None:
         return None
-    index = batch_index(model, images, step)
+    index = images.drawn(model.config.seed, step, model.config.batch)
     index = index if model.ranks.gathers else index[model.ranks.share]
     return images.labels[index.to(images.labels.device)].to(model.device)
 
