@@ -57,7 +57,7 @@ def test_a_job_that_is_warned_is_queued_again_and_continues(tmp_path, monkeypatc
 @pytest.mark.skipif(bool(own_slurm.missing()), reason=own_slurm.missing())
 def test_a_real_slurm_queues_a_warned_job_again_and_it_continues(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
-    base = config_of("e2e", "bp", "hinge", epochs=150, checkpoint_seconds=0.05)
+    base = config_of("e2e", "bp", "hinge", epochs=100, checkpoint_seconds=0.05)
     out, variations = tmp_path / "queue", {"rule": ["bp", "rf"]}
     with own_slurm.cluster(tmp_path / "cluster") as env:
         for name in ("SLURM_CONF", "PATH"):

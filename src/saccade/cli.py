@@ -363,19 +363,21 @@ def _shards(argv: list[str]) -> int:
         "data", type=str, help="images; without OUT, a folder of shards to count and list in its index.json"
     )
     parser.add_argument("out", type=str | None, nargs="?", default=None, help="new folder to write")
-    _int(parser, "--per", 10_000, "pictures a shard")
+    terminal.add_int(parser, "--per", 10_000, "pictures a shard")
     parser.add_argument("--data_root", type=str | None, default=None, help="folder of the data sets")
     parser.add_argument("--download", type=bool, default=False, help="fetch a data set that is not there")
-    _flags(parser, "json")
-    given = _parse(parser, argv)
+    terminal.add_flags(parser)
+    given = terminal.parse(parser, argv)
     from . import data
 
     if given.out is None:
-        _tell({"index": data.write_index(Path(given.data))}, given.json)
+        terminal.tell({"index": data.write_index(Path(given.data))}, given.json, given.quiet)
         return 0
     images = data.load(given.data, root=given.data_root, download=given.download)
     out = data.write_shards(images, Path(given.out), given.per)
-    _tell({"shards": out, "pictures": len(images), "train": f"saccade train --data shards:{out}"}, given.json)
+    terminal.tell(
+        {"shards": out, "pictures": len(images), "train": f"saccade train --data shards:{out}"}, given.json, given.quiet
+    )
     return 0
 
 

@@ -110,15 +110,16 @@ def test_ranks_read_different_files(config, folder):
 
 
 LITTLE = """
-import resource, sys, saccade, torch
+import resource, sys, threading, saccade, torch
 torch.set_num_threads(1)
+threading.stack_size(1 << 20)  # or each thread asks for 8 MiB
 here, more = sys.argv[1], int(sys.argv[2])
 options = dict(views="crop", size=16, network="conv4 maxpool tanh", head="flatten linear8", loss="hinge(negatives=5)",
                epochs=1, precision="float32")
 saccade.train(data="digits:train[:60]", out=f"{here}/small", batch=20, **options)  # what torch takes once
 taken = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmData"))
 resource.setrlimit(resource.RLIMIT_DATA, (taken + more, taken + more))
-saccade.train(data=f"shards:{here}/set/*.tar?buffer=32?files=2", out=f"{here}/run", batch=8, **options)
+saccade.train(data=f"shards:{here}/set/*.tar?buffer=32?files=2", out=f"{here}/run", batch=25, **options)
 try:
     saccade.load_images(f"shards:{here}/set/*.tar[:]")
 except MemoryError:
@@ -129,15 +130,15 @@ except MemoryError:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the limit on memory is Linux's")
 def test_a_set_that_is_larger_than_the_memory_is_learned_from(tmp_path):
     (tmp_path / "set").mkdir()
-    picture = np.random.default_rng(0).integers(256, size=256 * 256 * 3, dtype=np.uint8).tobytes()
+    picture = np.random.default_rng(0).integers(256, size=128 * 128 * 3, dtype=np.uint8).tobytes()
     for number in range(4):
         with webdataset.TarWriter(str(tmp_path / "set" / f"{number}.tar")) as shard:
-            for k in range(250):
-                shard.write({"__key__": f"{k:03d}", "ppm": b"P6 256 256 255\n" + picture[k:] + picture[:k]})
+            for k in range(750):
+                shard.write({"__key__": f"{k:03d}", "ppm": b"P6 128 128 255\n" + picture[k:] + picture[:k]})
     size = sum(path.stat().st_size for path in (tmp_path / "set").iterdir())
     limit = size * 2 // 3
     done = subprocess.run(
         [sys.executable, "-c", LITTLE, str(tmp_path), str(limit)], capture_output=True, text=True, timeout=300
     )
     assert (done.returncode, done.stdout) == (0, "too large\n"), done.stderr[-2000:]
-    assert read_facts(tmp_path / "run")["finished"] and read_facts(tmp_path / "run")["data"]["images"] == 1000
+    assert read_facts(tmp_path / "run")["finished"] and read_facts(tmp_path / "run")["data"]["images"] == 3000
