@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -129,6 +129,7 @@ def obvious(counts, seed, epoch, batch, buffer, files) -> list[list[int]]:
     return batches
 
 
+@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     counts=st.lists(st.integers(1, 40), min_size=1, max_size=6),
     batch=st.integers(1, 12),

@@ -338,11 +338,13 @@ def _refusing(url: str) -> Iterator[None]:
     """A damaged file or a server that is gone raises many kinds of error in tarfile, zlib and fsspec; all mean one thing."""
     try:
         yield
-    except InputError:
+    except (InputError, MemoryError):
         raise
-    except Exception as error:  # of any kind, see above
-        reason = " ".join(str(error).split())[:150] or type(error).__name__
-        raise InputError(f"{url} cannot be read ({reason}); it takes a tar file of pictures.") from None
+    except Exception as error:  # of any kind, see above; WebDataset adds objects to what it was told
+        said = " ".join(next((a for a in reversed(error.args[:2]) if isinstance(a, str)), "").split(" @ <")[0].split())
+        raise InputError(
+            f"{url} cannot be read ({said[:150] or type(error).__name__}); it takes a tar file of pictures."
+        ) from None
 
 
 def _package(name: str) -> Any:
