@@ -350,7 +350,7 @@ def streams(found: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found["readers"].items())
     caption = (
         f"The first {found['pictures']:,} pictures of CIFAR-100 as PNG in 10 shards, 4,096 shuffled together, decoded, in one "
-        f"process with one thread ({versions}); then begun again after 4,000 pictures, to the 500th after them."
+        f"process, torch with one thread ({versions}); then begun again after 4,000 pictures, to the 500th after them."
     )
     return "### Reading shards\n\n" + to_markdown(Table(header, body, caption, digits=1))
 
