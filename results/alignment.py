@@ -116,9 +116,7 @@ def page() -> str:
         "place of the hinge"
     )
     first = runs[0]
-    said = (
-        f"`{first['command']}`, {first['date'][:10]}, {first['hardware']['processor']}; network `{first['network']}`, "
-    )
+    said = f"`python results/alignment.py`, {first['date'][:10]}, {first['hardware']['processor']}; network `{first['network']}`, "
     return f"{to_markdown(Table(header, rows, caption))}\n{said}`{HINGE}`, batch {first['batch']}.\n"
 
 

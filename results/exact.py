@@ -29,7 +29,9 @@ def page(scale: str = "tiny") -> str:
     for path in (HERE / "exact" / scale).glob("*.json"):
         one = json.loads(path.read_text())
         found.setdefault(one["cell"], {})[one["seed"]] = one["probe"]["accuracy"]
-        said = f"`{one['command']}`, {one['date'][:10]}, {one['hardware']['processor']}."
+        said = (
+            f"`python results/exact.py --runs runs/table1/{scale}`, {one['date'][:10]}, {one['hardware']['processor']}."
+        )
     for cell in TABLES["table1"].cells:
         if not (seeds := found.get(cell.name)):
             continue

@@ -1,10 +1,13 @@
 """Render the figures and tables of the README and docs/paper.md from the JSON files in this folder: `python results/render.py`."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import alignment
+import exact
 import ranks
 
 from saccade.data import load
@@ -144,14 +147,14 @@ def paper() -> str:
         for scale in scales_of(table):
             if not any(kept(table, scale, HERE).values()):
                 continue
-            parts.append(f"## {table.name.capitalize()}, {scale.name} scale\n")
+            parts.append(f"## {spaced(table.name)}, {scale.name} scale\n")
             links = partial(_result, table, scale)
             more = [*comparisons(table, scale, HERE, links=links), corruptions(table, scale, HERE, links=links)]
             parts += [to_markdown(one) for one in (results(table, scale, HERE, links=links), *more) if one is not None]
             for name, figure in drawn(table, scale, HERE).items():
                 parts.append(_figure(folder, f"{name}-{scale.name}", figure))
     for name in ("figure3", "figure4"):
-        parts.append(f"## {name.capitalize()}\n")
+        parts.append(f"## {spaced(name)}\n")
         drawings = FIGURES[name].make(CIFAR["tiny"], load)
         parts += [_figure(folder, each, figure) for each, figure in drawings.items() if isinstance(figure, Svg)]
     return "\n".join(parts)
@@ -161,6 +164,11 @@ def _result(table: PaperTable, scale: Scale, cell: Cell) -> str:
     """The path, from docs, of a cell's first result: it holds the configuration of its run."""
     [first, *_] = kept(table, scale, HERE)[cell.name]
     return f"../results/{table.name}/{scale.name}/{cell.name}-seed{first['seed']}.json"
+
+
+def spaced(name: str) -> str:
+    """table1 as Table 1."""
+    return re.sub(r"(?<=[a-z])(?=[0-9])", " ", name).capitalize()
 
 
 def scales_of(table: PaperTable) -> list[Scale]:
@@ -202,7 +210,10 @@ def render() -> None:
         text = circuit([json.loads(path.read_text()) for path in paths])
         put(about, [text], "<!-- circuit -->", "<!-- end of circuit -->")
     put(HERE.parent / "README.md", parts)
-    put(HERE.parent / "docs" / "paper.md", [paper()])
+    about = HERE.parent / "docs" / "paper.md"
+    put(about, [alignment.page()], "<!-- alignment -->", "<!-- end of alignment -->")
+    put(about, [exact.page()], "<!-- exact -->", "<!-- end of exact -->")
+    put(about, [paper()])
 
 
 if __name__ == "__main__":
