@@ -1,7 +1,7 @@
 """Sweeps: every combination once, whoever asks."""
 
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,11 +107,8 @@ def test_two_results_of_one_run_must_agree(tmp_path):
 
 def test_writers_of_one_file_leave_it_whole(tmp_path):
     path, contents = tmp_path / "result.json", [bytes([k]) * 100_000 for k in range(4)]
-    threads = [threading.Thread(target=lambda c=c: [write_whole(path, c) for _ in range(20)]) for c in contents]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(lambda content: [write_whole(path, content) for _ in range(20)], contents))
     assert path.read_bytes() in contents and list(tmp_path.iterdir()) == [path]
 
 

@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import sys
+import threading
 from pathlib import Path
 
 import torch
@@ -46,7 +47,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Raises RunError where the disk takes no more, InputError where the file cannot be written for another reason.
     """
-    beside = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")  # of this writer alone
+    writer = f"{platform.node()}.{threading.get_ident()}.{os.getpid()}"  # this one alone
+    beside = path.with_name(f".{path.name}.{writer}.part")
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(platform.node())}.*.part"):
         if not _runs(leftover.suffixes[-2][1:]):
             leftover.unlink(missing_ok=True)
