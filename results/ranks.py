@@ -313,7 +313,7 @@ def speeds(found: dict[str, Any]) -> str:
     ]
     caption = (
         f"Two processes of a thread each on two cores, against one process of one thread: the CIFAR network, {found['batch']} "
-        f"pictures a step of one process; the fastest of {found['steps']} steps, on a machine that others used too. Efficiency: "
+        f"pictures a step of one process; the fastest of {found['steps']} steps. Efficiency: "
         "pictures a second, over twice those of one process."
     )
     return "### Speed\n\n" + to_markdown(Table(header, body, caption, digits=1))
