@@ -103,7 +103,7 @@ BUGS = [
     Bug(
         "targets without the difference correction",
         "rules/test_dtp.py",
-        [("rules/dtp.py", "torch.func.functional_call(inverse, unbiased, (shift,))", "inverse(shift)")],
+        [("rules/dtp.py", "return inverse(shift) - inverse(torch.zeros_like(shift[:1]))", "return inverse(shift)")],
     ),
     Bug("a missing minus", "rules/test_dtp.py", [("rules/dtp.py", "shift = -self.eta", "shift = self.eta")]),
     Bug("a missing factor of 2", "rules/test_dtp.py", [("rules/dtp.py", "(-2 * shift)", "(-shift)")]),
@@ -125,7 +125,7 @@ BUGS = [
     Bug(
         "inverses learn without noise",
         "rules/test_dtp.py",
-        [("rules/dtp.py", "noisy = noise.mul_(self.noise * batch.ranks.std(x)).add_(x)", "noisy = x")],
+        [("rules/dtp.py", "noisy = x + self.noise * batch.ranks.std(x) * noise", "noisy = x")],
     ),
     Bug(
         "every inverse step has the same noise",
@@ -158,11 +158,6 @@ BUGS = [
         "bfloat16 inverses from autocast's memory",
         "rules/test_variants.py inverses",
         [("rules/dtp.py", "torch.clear_autocast_cache()  # it would", "pass  # it would")],
-    ),
-    Bug(
-        "bfloat16 targets from autocast's memory",
-        "rules/test_variants.py inverses",
-        [("rules/dtp.py", "torch.clear_autocast_cache()  # the inverses may", "pass  # the inverses may")],
     ),
     # losses
     Bug(

@@ -177,18 +177,18 @@ class DifferenceTargetPropagation(Backpropagation):
             x = activities[number]
             g = draws.generator(batch.seed, "noise", site.index, batch.step, number, step, device=x.device)
             noise = batch.ranks.normal(x, g, site.lists)
-            noisy = noise.mul_(self.noise * batch.ranks.std(x)).add_(x)
+            noisy = x + self.noise * batch.ranks.std(x) * noise
             with torch.no_grad():
                 above = site.layers[number](noisy)
-            back = inverse(above)
-            back.backward((back.detach() - noisy).mul_(2).to(back.dtype))  # of the sum of squares
+            error = inverse(above).to(noisy.dtype) - noisy
+            (error.float() if error.dtype == torch.bfloat16 else error).square().sum().backward()
 
     def _fill_layers(self, site: Site, outputs: list[Tensor], shift: Tensor) -> None:
         """Gradients of |f_l(x_{l-1}) - x^_l|^2 for every layer, from the top down; `shift` is x^_l - x_l.
 
-        The shift travels in place of the target: added to an activity in bfloat16 most of it would be rounded away.
+        The shift travels in place of the target, and in full precision: against the activity it is too small for
+        bfloat16.
         """
-        torch.clear_autocast_cache()  # the inverses may have learned since
         for number in reversed(range(len(outputs))):
             outputs[number].backward((-2 * shift).to(outputs[number].dtype))
             if number > 0:
@@ -200,9 +200,8 @@ class DifferenceTargetPropagation(Backpropagation):
 
         An inverse is linear but for its bias, so this hangs on the shift alone, whatever x is.
         """
-        unbiased = {name: torch.zeros_like(p) for name, p in inverse.named_parameters() if name.endswith("bias")}
-        with torch.no_grad():
-            return torch.func.functional_call(inverse, unbiased, (shift,))
+        with torch.no_grad(), torch.autocast(shift.device.type, enabled=False):
+            return inverse(shift) - inverse(torch.zeros_like(shift[:1]))
 
 
 def _images(site: Site, batch: Batch) -> int:
