@@ -6,10 +6,13 @@ and Flood 2014, "Fast splittable pseudorandom number generators"), in integer ar
 """
 
 import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
+_ROWS = 64  # that `normal` draws from one generator
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 
 
@@ -26,6 +29,37 @@ def key(seed: int, *purpose: str | int) -> int:
 def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator for draws that belong to no image (initial weights, orders, noise)."""
     return torch.Generator(device).manual_seed(key(seed, *purpose))
+
+
+def normal(
+    shape: Sequence[int],
+    seed: int,
+    *purpose: str | int,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Standard normal numbers in `shape`.
+
+    torch draws from one generator with one thread. So each 64 rows have a generator of their own, and on a processor
+    are shared out among as many threads as torch has; the numbers are the same for any number of them.
+
+    >>> torch.equal(normal((70, 3), 0, "noise"), normal((70, 3), 0, "noise"))
+    True
+    """
+    drawn = torch.empty(tuple(shape), dtype=dtype, device=device)
+
+    def fill(number: int, rows: Tensor) -> None:
+        rows.normal_(generator=generator(seed, *purpose, number, device=device))
+
+    parts = drawn.split(_ROWS)
+    threads = min(torch.get_num_threads(), len(parts)) if drawn.device.type == "cpu" else 1
+    if threads == 1:
+        for number, rows in enumerate(parts):
+            fill(number, rows)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, range(len(parts)), parts))
+    return drawn
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:

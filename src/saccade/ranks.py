@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from . import draws
 from .errors import InputError, Lost, RunError
 
 
@@ -112,17 +113,18 @@ class Ranks:
         return x
 
     def std(self, x: Tensor) -> Tensor:
-        """`x.std()` of the whole batch."""
+        """`x.std()` of the whole batch, in at least float32."""
+        x = x if x.dtype == torch.float64 else x.float()
         if not self.shares:
-            return x.std()
+            return x.var().sqrt()
         count = self.whole(len(x)) * x[0].numel()
         mean = self.total(x.sum()) / count
         return (self.total((x - mean).square().sum()) / (count - 1)).sqrt()
 
-    def normal(self, x: Tensor, generator: torch.Generator, lists: int = 1) -> Tensor:
+    def normal(self, x: Tensor, lists: int, seed: int, *purpose: str | int) -> Tensor:
         """Standard normal numbers in the shape of `x`: this rank's rows of those of the whole batch."""
         rows = self.whole(len(x))
-        drawn = torch.randn((rows, *x.shape[1:]), generator=generator, device=x.device, dtype=x.dtype)
+        drawn = draws.normal((rows, *x.shape[1:]), seed, *purpose, dtype=x.dtype, device=x.device)
         if not self.shares:
             return drawn
         each = rows // lists // self.images

@@ -99,8 +99,8 @@ def algorithm_1(site, options, batch, rates):
             moves = []
             for number, g in enumerate(inverses, start=1):
                 below = x[number]
-                source = draws.generator(batch.seed, "noise", 0, batch.step, number, k)
-                e = options["noise"] * below.std() * torch.randn(below.shape, generator=source, dtype=torch.float64)
+                normal = draws.normal(below.shape, batch.seed, "noise", 0, batch.step, number, k, dtype=torch.float64)
+                e = options["noise"] * below.std() * normal
                 noisy = below + e
                 autoencoding = ((g(layers[number](noisy).detach()) - noisy) ** 2).sum()
                 weights = list(g.parameters())

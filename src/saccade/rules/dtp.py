@@ -175,8 +175,7 @@ class DifferenceTargetPropagation(Backpropagation):
         torch.clear_autocast_cache()  # it would hand out the inverses as they were before their last step
         for number, inverse in enumerate(site.inverses, start=1):
             x = activities[number]
-            g = draws.generator(batch.seed, "noise", site.index, batch.step, number, step, device=x.device)
-            noise = batch.ranks.normal(x, g, site.lists)
+            noise = batch.ranks.normal(x, site.lists, batch.seed, "noise", site.index, batch.step, number, step)
             noisy = x + self.noise * batch.ranks.std(x) * noise
             with torch.no_grad():
                 above = site.layers[number](noisy)
