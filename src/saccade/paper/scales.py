@@ -100,6 +100,7 @@ ROBUST = {
         scale,
         sets=(scale.sets[0], scale.sets[1].replace("[:45000]", ""), scale.sets[2]),
         sizes=_SIZES.get(name, (5_000, 50_000)),
+        corrupted=1_000 if name == "small" else scale.corrupted,
         test_views=scale.test_views or "deformed-cifar(p=0.2)",
         runs="table1",
     )
@@ -158,10 +159,10 @@ MNIST = {
         **_LETTERS,
         supervised_epochs=50,
     ),
-    "small": Scale("small", 100_000, 50, 5e-4, 30, _SPLIT, **_LETTERS),
-    "tiny": Scale("tiny", 25_000, 50, 5e-4, 10, _SPLIT, **_LETTERS, supervised_epochs=5),
+    "small": Scale("small", 100_000, 50, 5e-4, 200, _SPLIT, **_LETTERS),
+    "tiny": Scale("tiny", 25_000, 50, 5e-4, 200, _SPLIT, **_LETTERS, supervised_epochs=5),
     "mini": Scale(
-        "mini", 5_000, 50, 5e-4, 5, (_SPLIT[0], f"{_SPLIT[1]}[:5000]", _SPLIT[2]), **_LETTERS, supervised_epochs=5
+        "mini", 5_000, 50, 5e-4, 200, (_SPLIT[0], f"{_SPLIT[1]}[:5000]", _SPLIT[2]), **_LETTERS, supervised_epochs=5
     ),
     "smoke": Scale(
         "smoke",
