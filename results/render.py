@@ -128,14 +128,12 @@ def audits(made: dict[str, Any]) -> str:
     return f"{to_markdown(matrix(found, 'What each configuration of the tables meets'))}\n{said}\n"
 
 
-def table1() -> list[str]:
-    """Table 1 at every scale that has results, largest first."""
+def table1() -> str:
+    """Table 1 at the largest scale that has results."""
     table = TABLES["table1"]
-    return [
-        f"### Table 1, {scale.name} scale\n\n{to_markdown(results(table, scale, HERE))}"
-        for scale in table.scales.values()
-        if any(kept(table, scale, HERE).values())
-    ]
+    scale = next(scale for scale in table.scales.values() if any(kept(table, scale, HERE).values()))
+    more = "All tables and figures, at other scales too, and what they say: [docs/paper.md](docs/paper.md)."
+    return f"### Table 1, {scale.name} scale\n\n{to_markdown(results(table, scale, HERE))}\n{more}\n"
 
 
 def paper() -> str:
@@ -201,7 +199,7 @@ def render() -> None:
         parts.append(quickstart(json.loads(path.read_text())))
     if paths := sorted((HERE / "cifar").glob("seed*.json")):
         parts.append(cifar([json.loads(path.read_text()) for path in paths]))
-    parts += table1()
+    parts.append(table1())
     about = HERE.parent / "docs" / "audit.md"
     if (path := HERE / "audit.json").exists():
         put(about, [audits(json.loads(path.read_text()))], "<!-- audits -->", "<!-- end of audits -->")
