@@ -584,6 +584,7 @@ def _reproduce(argv: list[str]) -> int:
         "pairs": (int, "pairs of views a layer"),
         "batch": (int, "pictures a step"),
         "rate": (float, "learning rate"),
+        "dtp_rate": (float, "that of DTP's layers"),
         "probe_epochs": (int, "passes of the probe over its pictures"),
         "strength": (float, "of the deformed test images (p, above 0, at most 0.8)"),
         "test_views": (str, "the test images' views"),

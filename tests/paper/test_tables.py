@@ -40,6 +40,27 @@ def test_what_learns_from_what():
 
 
 @pytest.mark.parametrize(
+    ("name", "changes", "rate"),
+    [
+        ("paper", {}, 1e-4),
+        ("small", {}, 1e-4),  # where the others have 3e-4
+        ("small", {"rate": 1e-3}, 1e-4),
+        ("small", {"dtp_rate": 2e-4}, 2e-4),
+        ("digits", {}, 5e-4),  # as the others
+    ],
+)
+def test_dtp_has_a_rate_of_its_own_that_its_inverses_can_follow(name, changes, rate):
+    for table, cell in (("table1", "hinge-e2e-dtp-full"), ("pooling", "supervised-strided")):
+        found = {one.name: one for one in TABLES[table].cells}
+        scale = scaled(TABLES[table].scales, name, **changes)
+        assert config_of(found[cell], scale, 0, 50_000).rate == rate
+    assert config_of(found["supervised-strided"], scale, 0, 50_000).rule == "dtp"
+    others = {one.name: one for one in TABLES["table1"].cells}["hinge-e2e-bp-full"]
+    assert config_of(others, scale, 0, 50_000).rate == scale.rate
+    assert ("(DTP" in scale.said()) == (rate != scale.rate)
+
+
+@pytest.mark.parametrize(
     ("name", "images", "epochs", "batch", "rate", "sets", "margins"),
     [
         ("table1", 50_000, 400, 500, 1e-4, ("cifar100:train", "cifar10:train[:45000]", "cifar10:test"), {}),

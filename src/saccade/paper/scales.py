@@ -30,6 +30,7 @@ class Scale:
     probe_rate: float = 1e-3
     probe_views: str = "none"  # of the probe's training images, drawn anew at each epoch
     pool_to: int | None = None  # features, average-pooled to no more than that before the probe
+    dtp_rate: float | None = 1e-4  # of DTP's layers, whose inverses, at 1e-3, lose track of faster ones; None: as the rest
     supervised_epochs: float = 10  # of the networks trained with labels, on the probe's set, at rate 1e-3
     sizes: tuple[int, ...] = ()  # of the classifier's training set; none: all of it
     corrupted: int = 10_000  # test images under the common corruptions
@@ -40,9 +41,10 @@ class Scale:
         """The scale in a caption."""
         deformed = f" deformed by {self.test_views}" if self.test_views else ""
         sides = f" at {self.size}x{self.size} pixels" if self.size else ""
+        slower = f" (DTP {self.dtp_rate:g})" if self.dtp_rate not in (None, self.rate) else ""
         return (
             f"{self.name} scale: {self.pairs:,} pairs of views a layer (a step end to end trains all), "
-            f"batch {self.batch}, rate {self.rate:g}, views {self.views}{sides}, "
+            f"batch {self.batch}, rate {self.rate:g}{slower}, views {self.views}{sides}, "
             + "".join(f"{name}={value:g}, " for name, value in self.margins.items())
             + ("" if self.negatives == "paper" else f"negatives as the {self.negatives}' code reads them, ")
             + f"probe of {self.probe_epochs} epochs; network "
@@ -87,6 +89,7 @@ CIFAR = {
         "digits",
         "digits",
         {"m2": 1.5},
+        dtp_rate=None,
         supervised_epochs=15,
         corrupted=500,
         shown=400,
@@ -146,7 +149,13 @@ STL = {
 }
 
 # Table 4: where EMNIST is not to be had, five classes of MNIST are the "letters" and the other five the "digits".
-_LETTERS: dict[str, Any] = {"network": "emnist", "views": "digits", "test_views": "digits", "margins": {"m2": 1.5}}
+_LETTERS: dict[str, Any] = {
+    "network": "emnist",
+    "views": "digits",
+    "test_views": "digits",
+    "margins": {"m2": 1.5},
+    "dtp_rate": None,
+}
 _SPLIT = ("mnist:train?classes=0,1,2,3,4", "mnist:train?classes=5,6,7,8,9", "mnist:test?classes=5,6,7,8,9")
 MNIST = {
     "paper": Scale(

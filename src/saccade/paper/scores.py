@@ -107,6 +107,8 @@ def config_of(cell: Cell, scale: Scale, seed: int, size: int) -> TrainConfig:
         options |= {"views": views, "rate": 1e-3, "epochs": scale.supervised_epochs}
     else:  # whole steps, so that a scale's pairs are what is trained
         options["epochs"] = ceil(scale.pairs / batch) / (size // batch)
+    if options.get("rule") == "dtp":
+        options["rate"] = scale.dtp_rate or scale.rate
     return from_dict(asdict(TrainConfig()) | options, f"The cell {cell.name}")
 
 
