@@ -30,7 +30,7 @@ class Scale:
     probe_rate: float = 1e-3
     probe_views: str = "none"  # of the probe's training images, drawn anew at each epoch
     pool_to: int | None = None  # features, average-pooled to no more than that before the probe
-    dtp_rate: float | None = 1e-4  # of DTP's layers, whose inverses, at 1e-3, lose track of faster ones; None: as the rest
+    dtp_rate: float | None = 1e-4  # of DTP's layers: their inverses, at 1e-3, lose track of faster ones; None: rate
     supervised_epochs: float = 10  # of the networks trained with labels, on the probe's set, at rate 1e-3
     sizes: tuple[int, ...] = ()  # of the classifier's training set; none: all of it
     corrupted: int = 10_000  # test images under the common corruptions
