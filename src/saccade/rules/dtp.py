@@ -85,7 +85,7 @@ class DifferenceTargetPropagation(Backpropagation):
             (the authors' older code).
         steps: inverse steps a batch, each with noise of its own.
         rate: learning rate of the inverses. Layers that learn nearly as fast outrun them, and the loss goes up: the paper's
-            rates are 1e-3 and 1e-4, and on CIFAR layers at 3e-4 diverge within 700 steps.
+            rates are 1e-3 and 1e-4, and on CIFAR layers at 3e-4 diverge within 1,000 steps.
         head: the first target's way down: the head's "own" weights, or fixed "random" ones.
     """
 
