@@ -6,12 +6,13 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from saccade.config.names import NETWORKS
 from saccade.errors import InputError
 from saccade.networks import (
-    Flatten,
+    FlatLinear,
     LocallyConnected2d,
     activity,
     build,
@@ -246,16 +247,33 @@ def test_locally_connected_starts_as_the_convolution_does():
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_flatten_hands_its_gradient_down_in_the_layout_that_came_in(layout):
-    leaf, weight = torch.randn(2, 3, 4, 5, requires_grad=True), torch.randn(60)
+def test_a_flat_linear_map_is_flatten_and_linear_in_either_layout(layout):
+    map = FlatLinear((3, 4, 5), 7).double()
+    leaf = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
     x = (2 * leaf).contiguous(memory_format=layout)
-    flat = Flatten()(x)
-    assert torch.equal(flat, nn.Flatten()(x))
     layouts = []
     x.register_hook(lambda gradient: layouts.append(gradient.is_contiguous(memory_format=layout)))
-    (flat @ weight).sum().backward()
+    y, expected = map(x), F.linear(leaf.flatten(1) * 2, map.weight, map.bias)
+    torch.testing.assert_close(y, expected)
+    error = torch.randn_like(y)
+    for found, slow in zip(
+        torch.autograd.grad(y, (leaf, *map.parameters()), error),
+        torch.autograd.grad(expected, (leaf, *map.parameters()), error),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, slow)
     assert layouts == [True]
-    torch.testing.assert_close(leaf.grad, 2 * weight.view(3, 4, 5).expand(2, 3, 4, 5))
+    torch.testing.assert_close(map.input_gradient(error, map.weight), (error @ map.weight).view(2, 3, 4, 5))
+
+
+def test_flatten_before_a_linear_map_is_one_part_with_it():
+    head, plain = build("flatten linear4 tanh", (2, 3, 3))[0], build("linear4 tanh", (18,))[0]
+    assert [(name, type(part)) for name, part in head.named_children()] == [
+        ("linear", FlatLinear),
+        ("activation", nn.Tanh),
+    ]
+    assert torch.equal(head.linear.weight, plain.linear.weight)
+    assert type(build("flatten tanh linear4", (2, 3, 3))[0].linear) is nn.Linear
 
 
 @pytest.mark.parametrize("name", [n for n in NETWORKS if "vgg6" not in n])

@@ -581,6 +581,8 @@ def _reproduce(argv: list[str]) -> int:
     changes = {
         "views": (str, "paper, affine-hsv, or a list of deformations"),
         "negatives": (str, "how few negatives are read: paper or authors"),
+        "m1": (float, "the hinge's margin for positives"),
+        "m2": (float, "the hinge's margin for negatives"),
         "pairs": (int, "pairs of views a layer"),
         "batch": (int, "pictures a step"),
         "rate": (float, "learning rate"),

@@ -25,26 +25,39 @@ from .config.names import ACTIVATIONS, NETWORKS
 from .errors import InputError
 
 
-class Flatten(nn.Flatten):
-    """Flattens (batch, channels, height, width) in this order, and hands its gradient down in the layout that came in.
+class FlatLinear(nn.Linear):
+    """A linear map of features (batch, *in_shape), flattened in this order: `flatten linearN` of a spec, in one.
 
-    A pool below that works in channels-last memory would else copy its own, larger tensors into the other layout: no
-    slower on a processor, but a fifth of the peak memory of a step.
+    Features that lie channels last are read as they lie: the weight's columns are put in their order, and not the
+    features, which are many times larger, in the weight's. Their gradient comes channels last, too.
     """
 
+    def __init__(self, in_shape: tuple[int, ...], out_features: int, bias: bool = True):
+        super().__init__(math.prod(in_shape), out_features, bias)
+        self.in_shape = in_shape
+
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(_keeping_layout(x))
+        return self.apply_weight(x, self.weight)
+
+    def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The map with `weight` in place of its own."""
+        return _channels_last_linear(x, weight, self.bias)
+
+    def input_gradient(self, error: Tensor, weight: Tensor) -> Tensor:
+        """The transposed map with `weight` applied to `error` (batch, out_features)."""
+        channels, height, width = self.in_shape
+        return (error @ _channels_last_columns(weight, self.in_shape)).view(-1, height, width, channels).movedim(-1, 1)
 
 
 @torch.fx.wrap  # torch.fx, which torchvision names layers with, takes it as one step: it cannot trace a question
-def _keeping_layout(x: Tensor) -> Tensor:
-    if x.requires_grad and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        x.register_hook(_channels_last)
-    return x
+def _channels_last_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not x.is_contiguous():
+        x, weight = x.movedim(1, -1), _channels_last_columns(weight, x.shape[1:])
+    return F.linear(x.flatten(1), weight, bias)
 
 
-def _channels_last(gradient: Tensor) -> Tensor:
-    return gradient.contiguous(memory_format=torch.channels_last)
+def _channels_last_columns(weight: Tensor, in_shape: tuple[int, ...]) -> Tensor:
+    return weight.unflatten(1, in_shape).movedim(1, -1).flatten(1)
 
 
 class LocallyConnected2d(nn.Module):
@@ -149,22 +162,28 @@ def head(spec: str, shape: tuple[int, ...], outputs: int | None, seed: int, site
 
 def _layer(calls: list[Call], shape: tuple[int, ...], what: str, bias: bool) -> Layer:
     parts: OrderedDict[str, nn.Module] = OrderedDict()
+    below = shape
     for call in calls:
         match = re.fullmatch(r"([a-z]+)([0-9]{0,9})", call.name)
         kind, number = (match[1], int(match[2] or 0)) if match else (call.name, 0)
+        if kind == "linear" and next(reversed(parts), None) == "flatten":
+            del parts["flatten"]
+            shape = below
+        elif kind == "linear" and len(shape) != 1:
+            raise InputError(f"The {what} has {call} on features of shape {shape}; put flatten before it.")
         role, module = _part(kind, number, call, shape, what, bias)
         if role in parts:
             raise InputError(
                 f"The {what} has two parts of the kind {role!r} in one layer ({call}); it takes one a layer."
             )
         parts[role] = module
-        shape = output_shape(module, shape, what)
+        below, shape = shape, output_shape(module, shape, what)
     return Layer(parts)
 
 
 def _part(kind: str, number: int, call: Call, shape: tuple[int, ...], what: str, bias: bool) -> tuple[str, nn.Module]:
     if str(call) == "flatten":
-        return "flatten", Flatten()
+        return "flatten", nn.Flatten()
     if str(call) in ACTIVATIONS:
         return "activation", getattr(nn, ACTIVATIONS[kind])()
     if kind in ("maxpool", "avgpool") and str(call) in (kind, f"{kind}{number}") and str(call) != f"{kind}0":
@@ -172,10 +191,10 @@ def _part(kind: str, number: int, call: Call, shape: tuple[int, ...], what: str,
     if kind in ("conv", "local", "linear") and number > 0 and not call.args:
         if kind == "linear":
             options = _options(call, {"bias": bias}, what)
-            if len(shape) != 1:
-                raise InputError(f"The {what} has {call} on features of shape {shape}; put flatten before it.")
-            _affordable(call, shape[0] * number, number, what)
-            return "linear", nn.Linear(shape[0], number, bias=options["bias"])
+            _affordable(call, math.prod(shape) * number, number, what)
+            if len(shape) == 1:
+                return "linear", nn.Linear(shape[0], number, bias=options["bias"])
+            return "linear", FlatLinear(shape, number, bias=options["bias"])
         if len(shape) != 3:
             raise InputError(
                 f"The {what} has {call} on flat features of shape {shape}; it takes (channels, height, width)."

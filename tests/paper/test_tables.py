@@ -6,7 +6,7 @@ from saccade.config.grammar import parse_call
 from saccade.config.run import check, head_of
 from saccade.errors import InputError
 from saccade.paper import FIGURES, NAMES, TABLES, scaled
-from saccade.paper.scales import CIFAR, ROBUST, runs_of
+from saccade.paper.scales import CIFAR, MNIST, ROBUST, STL, runs_of
 from saccade.paper.scores import config_of, strengths
 
 
@@ -154,10 +154,20 @@ def test_the_authors_reading_goes_to_few_negatives_alone():
     assert "reading=authors" in losses["gradient block, 5 negatives"]
 
 
+def test_margins_go_to_the_hinge_and_into_name_and_caption():
+    scale = scaled(STL, "mini", m1=0.25, m2=0.5)
+    assert scale.name == "mini,m1=0.25,m2=0.5" and "m1=0.25, m2=0.5, " in scale.said()
+    losses = {cell.name: config_of(cell, scale, 0, 50_000).loss for cell in TABLES["table2"].cells}
+    assert losses["hinge-e2e-bp-5"] == "hinge(m1=0.25, m2=0.5, negatives=5)"
+    assert not any("m1" in loss for cell, loss in losses.items() if not cell.startswith("hinge"))
+    assert scaled(MNIST, "mini", m1=0.5).margins == {"m1": 0.5, "m2": 1.5}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"pairs": 0}, "pairs is 0"),
+        ({"m2": 0.0}, "m2 is 0.0"),
         ({"negatives": "mine"}, "paper or authors"),
         ({"views": "flop"}, "flop"),
         ({"strength": 2.0}, "low|high"),

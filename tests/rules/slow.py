@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from saccade.networks import Layer, LocallyConnected2d
+from saccade.networks import FlatLinear, Layer, LocallyConnected2d
 from saccade.rules.site import Site
 
 
@@ -46,7 +46,7 @@ def _convolution():
         ),
         layer(linear=nn.Conv2d(6, 4, 2, padding=1, bias=False), pool=nn.MaxPool2d(2)),
     ]
-    return layers, layer(flatten=nn.Flatten(), linear=nn.Linear(8, 3, bias=False)), (2, 7, 8)
+    return layers, layer(linear=FlatLinear((4, 2, 1), 3, bias=False)), (2, 7, 8)
 
 
 def _local():
@@ -61,12 +61,16 @@ NETS = {"linear": _linear, "convolution": _convolution, "local": _local}
 
 
 def make_site(name, seed=None, images=3):
-    """A float64 site of that kind, a batch for it and its targets: (site, shape, x, target)."""
+    """A float64 site of that kind, a batch for it and its targets: (site, shape, x, target).
+
+    Images lie channels last, as those that we train on, and so do the features of convolutions and pools.
+    """
     if seed is not None:
         torch.manual_seed(seed)
     layers, head, shape = NETS[name]()
     site = Site(0, nn.Sequential(*layers), head, Squared()).double()
-    return site, shape, torch.randn(images, *shape).double(), torch.randn(images, 3).double()
+    x, target = torch.randn(images, *shape).double(), torch.randn(images, 3).double()
+    return site, shape, x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, target
 
 
 def _window(image, out_size, kernel, stride, padding, dilation):
@@ -82,7 +86,8 @@ def _window(image, out_size, kernel, stride, padding, dilation):
 def connections(part, shape, out_shape):
     """[(output unit, input unit, index of the weight in the flat weight)], all units in flat order."""
     if isinstance(part, nn.Linear):
-        return [(o, i, o * shape[0] + i) for o in range(out_shape[0]) for i in range(shape[0])]
+        inputs = int(np.prod(shape))
+        return [(o, i, o * inputs + i) for o, i in product(range(out_shape[0]), range(inputs))]
     found = []
     pixels, places = shape[1] * shape[2], out_shape[1] * out_shape[2]
     if isinstance(part, LocallyConnected2d):

@@ -193,14 +193,15 @@ EMBEDDED = INSIDE | {"paper": replace(STL["paper"], runs="table2")}
 
 
 _SETS = ("encoder_set", "probe_set", "test_set")
+_MARGINS = ("m1", "m2")
 _AFTERWARDS = ("test_views", "strength", "probe_epochs", "test_set")  # what no encoder depends on
 
 
 def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
     """The scale of that name with some of it changed; its name then says what, as `tiny,views=affine-hsv`.
 
-    `changes` are fields of `Scale`; `encoder_set`, `probe_set` and `test_set` for one of `sets`; and `strength`, p of the
-    deformed test images. None changes nothing.
+    `changes` are fields of `Scale`; `encoder_set`, `probe_set` and `test_set` for one of `sets`; `m1` and `m2`, the
+    hinge's margins; and `strength`, p of the deformed test images. None changes nothing.
 
     >>> scaled(CIFAR, "tiny", views="affine-hsv", pairs=25_000, batch=None).name
     'tiny,views=affine-hsv'
@@ -216,7 +217,9 @@ def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
             raise InputError(f"{option} is {value}; it takes a number above 0.")
     if given.get("negatives", "paper") not in ("paper", "authors"):
         raise InputError(f"negatives is {given['negatives']!r}; it takes paper or authors.")
-    new: dict[str, Any] = {option: value for option, value in given.items() if option not in (*_SETS, "strength")}
+    special = (*_SETS, *_MARGINS, "strength")
+    new: dict[str, Any] = {option: value for option, value in given.items() if option not in special}
+    new["margins"] = scale.margins | {option: given[option] for option in _MARGINS if option in given}
     new["sets"] = tuple(given.get(option, old) for option, old in zip(_SETS, scale.sets, strict=True))
     if "strength" in given:
         new["test_views"] = f"deformed-cifar(p={given['strength']:g})"

@@ -19,7 +19,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from .. import draws
 from ..errors import InputError
-from ..networks import LocallyConnected2d, evaluating
+from ..networks import FlatLinear, LocallyConnected2d, evaluating
 from .gradient import Backpropagation
 from .site import Site
 
@@ -28,25 +28,26 @@ _CONVOLUTIONS = {
     nn.Conv2d: transposes.conv2d_input,
     nn.Conv3d: transposes.conv3d_input,
 }
-MAPS = (nn.Linear, LocallyConnected2d, *_CONVOLUTIONS)
+_OURS = (FlatLinear, LocallyConnected2d)
+MAPS = (*_OURS, nn.Linear, *_CONVOLUTIONS)
 _SAFE = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # nothing below, or weights of single units
 
 
 def _apply(map: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
     """The linear map's output with `weight` in place of its own."""
+    if isinstance(map, _OURS):
+        return map.apply_weight(x, weight)
     if isinstance(map, nn.Linear):
         return F.linear(x, weight, map.bias)
-    if isinstance(map, LocallyConnected2d):
-        return map.apply_weight(x, weight)
     return map._conv_forward(x, weight, map.bias)  # type: ignore[operator]
 
 
 def _transposed(map: Any, error: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
     """The transpose of the map with `weight` (in the forward weight's shape), applied to an error of its output."""
+    if isinstance(map, _OURS):
+        return map.input_gradient(error, weight)
     if isinstance(map, nn.Linear):
         return error @ weight
-    if isinstance(map, LocallyConnected2d):
-        return map.input_gradient(error, weight)
     if error.ndim < weight.ndim:  # one image without a batch, which convolutions take
         return _transposed(map, error[None], weight, torch.Size((1, *shape)))[0]
     convolution = next(function for kind, function in _CONVOLUTIONS.items() if isinstance(map, kind))
