@@ -1,6 +1,8 @@
 """Small runs side by side."""
 
 import os
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import torch
 
 import saccade
 from processes import start, wait_for
-from saccade.errors import InputError
+from saccade.errors import InputError, Stopped
 from saccade.parallel import side_by_side
 from saccade.training import checkpoint
 
@@ -40,7 +42,11 @@ def train_forever(task, report):
 
 
 def parent(folder, config):
-    side_by_side(train_forever, {"a": (folder, config)}, workers=1)
+    try:
+        side_by_side(train_forever, {"a": (folder, config)}, workers=1)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
 
 
 def alive(process):
@@ -48,6 +54,18 @@ def alive(process):
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_parent_alone_saves_the_runs_and_ends_in_one_sentence(tiny, tmp_path, number):
+    config, run = replace(tiny, epochs=1e6, checkpoint_seconds=1e6), tmp_path / "run"
+    child = start(tmp_path / "said", parent, run, config)
+    wait_for(lambda: (run / "metrics.jsonl").exists())
+    os.kill(child.pid, number)
+    child.join()
+    assert child.exitcode == 130
+    assert (tmp_path / "said").read_text() == "Stopped; what was trained is saved, and the same command continues.\n"
+    assert len(checkpoint.found(run)) == 1
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")

@@ -5,11 +5,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+from .errors import Stopped
 
 Report = Callable[[float], None]  # how much of the task is done, from 0 to 1
 
@@ -25,12 +28,15 @@ def side_by_side(
 
     `workers` is the number of processes (default: one for each core that this process may use, or one where there is a
     GPU). `progress` is called with the share of all work that is done. The first exception of a task ends the others
-    and is raised.
+    and is raised; a signal to stop reaches them all, and raises Stopped.
     """
     workers = workers or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
     context = multiprocessing.get_context("spawn")
     news = context.Queue()
-    with ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_start, initargs=(news,)) as pool:
+    with (
+        _passing_signals_on(),
+        ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_start, initargs=(news,)) as pool,
+    ):
         listener = threading.Thread(target=_listen, args=(news, len(tasks), progress))
         listener.start()
         try:
@@ -45,6 +51,26 @@ def side_by_side(
     if progress:
         progress(1.0)  # a worker's last word may come after its result
     return {name: found[name] for name in tasks}
+
+
+@contextmanager
+def _passing_signals_on() -> Iterator[None]:
+    """A signal to stop goes on to the workers, who save what they train: a terminal tells them, `kill` does not."""
+
+    def stop(number: int, frame: Any) -> None:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise Stopped("Stopped; what was trained is saved, and the same command continues.")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
 
 
 _news: Any = None  # a worker's way to tell how far it is
