@@ -193,7 +193,7 @@ TABLE2 = PaperTable(
     ),
     scales=STL,
     notes=(
-        _UNPUBLISHED + " STL-10's margins are not either; they are CIFAR's.",
+        _UNPUBLISHED + " STL-10's margins are not either; they are CIFAR's where the caption names no others.",
         "Published: on STL-10. Scales other than paper's run on CIFAR's pictures upsampled to 64x64. The paper has no DTP row. "
         "CLAPP's patches have 16 negatives, and its probe sees grey pictures, as the encoder did. Which of the published "
         "numbers are with one negative is as far as can be told.",
