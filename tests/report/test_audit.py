@@ -1,12 +1,13 @@
 """Audits as tables, figures and pages, and the paper's tables of them."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
 from saccade.api import audit
 from saccade.data import load
-from saccade.paper.audits import accuracies, audited, config_of
+from saccade.paper.audits import audited, config_of
 from saccade.paper.tables import TABLES, Cell
 from saccade.plausibility.verdict import Report
 from saccade.report.audit import (
@@ -92,11 +93,12 @@ def test_tables_are_audited_once_a_configuration(tmp_path, several, monkeypatch)
     folder = tmp_path / "table1" / "tiny"
     folder.mkdir(parents=True)
     for seed, accuracy in enumerate((50.0, 52.0)):
-        result = {"cell": "hinge-e2e-rf-full", "seed": seed, "accuracy": accuracy}
-        (folder / f"{seed}.json").write_text(json.dumps(result))
+        result = {"seed": seed, "accuracy": accuracy, "scale": asdict(TABLES["table1"].scales["tiny"])}
+        (folder / f"hinge-e2e-rf-full-seed{seed}.json").write_text(json.dumps(result))
     found = audited(tmp_path)
-    assert accuracies(tmp_path / "table1")["tiny"]["hinge-e2e-rf-full"].mean == 51.0
-    assert [one.ours["tiny"].n for one in found if one.ours] == [2]
+    assert [(one.key, one.ours["tiny"].mean, one.ours["tiny"].n) for one in found if one.ours] == [
+        ("table1/hinge-e2e-rf-full", 51.0, 2)
+    ]
     trained = [cell for cell in TABLES["table1"].cells if cell.trained]
     names = {one.key for one in found if one.table == "table1"}
     assert {f"table1/{cell.name}" for cell in trained if cell.published is not None} < names

@@ -1,7 +1,5 @@
 """Audit what the paper's tables train, and put the accuracies beside the verdicts."""
 
-import json
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +12,7 @@ from ..parallel import side_by_side
 from ..plausibility.audit import audit
 from ..plausibility.verdict import Report
 from ..report.audit import Audited
-from ..report.tables import Spread, spread
+from .results import accuracies
 from .tables import TABLES, Cell
 
 NETWORKS = {"table1": "cifar", "table2": "vgg6"}
@@ -36,10 +34,10 @@ def audited(
 ) -> list[Audited]:
     """Every configuration that Tables 1 and 2 train, each once; the one that meets all conditions; the random encoders.
 
-    Accuracies are those in the JSON files under `results`. `reports`, by `name_of` a cell, are audits made before; without
-    them all are made here, side by side.
+    Accuracies are those in the JSON files under `results`, at scales as they are. `reports`, by `name_of` a cell, are
+    audits made before; without them all are made here, side by side.
     """
-    cells = [(table, cell) for table in NETWORKS if table in TABLES for cell in TABLES[table].cells]
+    cells = [(table, cell) for table in NETWORKS for cell in TABLES[table].cells]
     cells.append(("table1", _PLAUSIBLE))
     if reports is None:
         first: dict[str, tuple[str, Any]] = {}  # of cells that train alike
@@ -48,7 +46,10 @@ def audited(
                 config = config_of(table, cell)
                 first.setdefault(repr(config), (name_of(table, cell), (config, steps)))
         reports = side_by_side(_audited, dict(first.values()), workers=workers, progress=progress)
-    ours = {table: accuracies(results / table) for table in NETWORKS}
+    ours = {
+        table: {name: accuracies(TABLES[table], scale, results) for name, scale in TABLES[table].scales.items()}
+        for table in NETWORKS
+    }
     found = []
     for table, cell in cells:
         name = name_of(table, cell)
@@ -66,16 +67,6 @@ def name_of(table: str, cell: Cell) -> str:
 def config_of(table: str, cell: Cell) -> TrainConfig:
     """The cell's configuration, on its table's network. Sizes are the audit's own."""
     return from_dict({**asdict(TrainConfig()), "network": NETWORKS[table], **cell.options}, f"The cell {cell.name}")
-
-
-def accuracies(folder: Path) -> dict[str, dict[str, Spread]]:
-    """Our test accuracies (%) in `folder`/SCALE/*.json: {scale: {cell: mean and deviation over seeds}}."""
-    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for path in sorted(folder.glob("*/*.json")):
-        result = json.loads(path.read_text())
-        if "cell" in result and "accuracy" in result:
-            values[path.parent.name][result["cell"]].append(result["accuracy"])
-    return {scale: {cell: spread(found) for cell, found in cells.items()} for scale, cells in values.items()}
 
 
 def _audited(task: tuple[TrainConfig, int], share: Share) -> Report:
