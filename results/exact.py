@@ -22,7 +22,7 @@ from saccade.training.folder import read_json, surroundings, write_json
 HERE = Path(__file__).parent
 
 
-def page(scale: str = "tiny") -> str:
+def page(scale: str) -> str:
     """Beside the table's own probe, and each cell less the random encoder seed by seed, as Markdown."""
     rows = []
     found: dict[str, dict[int, float]] = {}

@@ -210,7 +210,7 @@ def render() -> None:
     put(HERE.parent / "README.md", parts)
     about = HERE.parent / "docs" / "paper.md"
     put(about, [alignment.page()], "<!-- alignment -->", "<!-- end of alignment -->")
-    put(about, [exact.page()], "<!-- exact -->", "<!-- end of exact -->")
+    put(about, [exact.page(scale) for scale in ("small", "tiny")], "<!-- exact -->", "<!-- end of exact -->")
     put(about, [paper()])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -20,11 +21,18 @@ if TYPE_CHECKING:
 # ------------------------------------------------------------------------------------------------------- what is asked
 
 
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "NoneType": "null"}
+
+
 class Parser(ArgumentParser):
     """A parser whose mistakes are one sentence."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         reason = " ".join(str(ex or message).split())
+        wants = [_KINDS.get(kind, kind) for kind in re.findall(r"Expected a <class '(\w+)'>", reason)]
+        named = re.match(r'Parser key "(\w+)": .*(?:Got|Given) value: (.*)', reason)
+        if wants and named:
+            raise InputError(f"--{named[1]} is {named[2]!r}; it takes {' or '.join(wants)}.")
         raise InputError(f"{reason.rstrip('.')}; {self.prog} --help lists what it takes.")
 
 
