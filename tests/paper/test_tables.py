@@ -134,6 +134,10 @@ def test_comparisons_name_cells():
     families = TABLES["table1"].compared
     assert {len(pairs) for family, pairs in families.items() if "E2E BP" in family} == {6}
     assert {name for pairs in families.values() for pair in pairs for name in pair} <= names
+    published = {cell.name: cell.published for cell in TABLES["table1"].cells}
+    orders = [pairs for family, pairs in families.items() if "layer-wise RF" in family]
+    assert [len(pairs) for pairs in orders] == [6, 6]
+    assert all(published[this] > published[other] for pairs in orders for this, other in pairs)
 
 
 def test_changes_are_in_the_scales_name():

@@ -101,6 +101,16 @@ def _against_random(short: str) -> tuple[tuple[str, str], ...]:
     return tuple((f"hinge-{way}-{short}", "random") for way in ways)
 
 
+def _around_layerwise_feedback(short: str) -> tuple[tuple[str, str], ...]:
+    """What carries errors down better above layer-wise RF, and that above end to end RF: the order that the paper finds."""
+    pairs = [
+        *((way, "gll-rf") for way in ("e2e-bp", "e2e-dtp", "gll-bp", "rll-bp")),
+        ("gll-rf", "e2e-rf"),
+        ("rll-rf", "e2e-rf"),
+    ]
+    return tuple((f"hinge-{this}-{short}", f"hinge-{other}-{short}") for this, other in pairs)
+
+
 _UNPUBLISHED = (
     "Not published, and set here once: B's initialization (as W's), the probe's batch (500), DTP's noise (0.1 of each "
     "layer's standard deviation) and step (eta 0.5)."
@@ -147,6 +157,10 @@ TABLE1 = PaperTable(
     compared={
         **{f"{column}, against E2E BP": _against_bp(short) for column, short in _SHORT.items()},
         **{f"{column}, against the random encoder": _against_random(short) for column, short in _SHORT.items()},
+        **{
+            f"{column}, the place of layer-wise RF": _around_layerwise_feedback(short)
+            for column, short in _SHORT.items()
+        },
     },
 )
 
