@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .. import draws
 from ..errors import InputError
@@ -28,6 +29,40 @@ def following(z: Tensor, count: int) -> Tensor:
     [[1, 2], [2, 0], [0, 1]]
     """
     return torch.cat([z[1:], z[:count]]).unfold(0, count, 1)
+
+
+def l1_distances(a: Tensor, b: Tensor) -> Tensor:
+    """|a_i - b_j|_1 of all rows, (n, width) and (m, width), as (n, m), without a tensor of all n x m x width differences.
+
+    >>> l1_distances(torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 2.0], [0.0, 1.0]])).tolist()
+    [[3.0, 0.0]]
+    """
+    return torch.cdist(a, b, p=1) if a.device.type == "cpu" else Distances.apply(a, b)
+
+
+class Distances(torch.autograd.Function):
+    """`torch.cdist(a, b, p=1)` whose backward pass takes some rows of a at a time: on a GPU torch's own makes the tensor of
+    all differences. The derivative at a tie is 0."""
+
+    block = 1 << 22  # differences at a time
+
+    @staticmethod
+    def forward(ctx, a, b):
+        ctx.save_for_backward(a, b)
+        return torch.cdist(a, b, p=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, error):
+        a, b = ctx.saved_tensors
+        to_a, to_b = torch.zeros_like(a), torch.zeros_like(b)
+        step = max(1, Distances.block // b.numel())
+        for rows in (slice(start, start + step) for start in range(0, len(a), step)):
+            moves = (a[rows, None] - b).sign_().mul_(error[rows, :, None])  # (rows, m, width)
+            if ctx.needs_input_grad[0]:
+                to_a[rows] = moves.sum(1)
+            to_b -= moves.sum(0)
+        return to_a, to_b
 
 
 def check_grid(rows: int, columns: int, batch: int) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .common import check_negatives, following, full
+from .common import check_negatives, following, full, l1_distances
 
 
 def contrastive_hinge(
@@ -17,8 +17,8 @@ def contrastive_hinge(
         negatives: "all" others of the batch, or T of them: the next T in order, wrapping around.
         reading: "paper", or "authors": their public code takes offsets 1..T-1 without wrapping around, at weight 1/T.
 
-    Returns a scalar, a sum and not a mean. `torch.cdist` never makes the (batch, batch, width) tensor, and T negatives
-    cost T rows. Subgradients at a tie are 0. Raises InputError for more negatives than the batch has.
+    Returns a scalar, a sum and not a mean. The (batch, batch, width) tensor of all differences is never made, and T
+    negatives cost T rows. Subgradients at a tie are 0. Raises InputError for more negatives than the batch has.
 
     >>> z_a, z_b = torch.tensor([[0.0], [4.0]]), torch.tensor([[2.0], [5.0]])
     >>> float(contrastive_hinge(z_a, z_b))  # positives: [2 - 1]+ + [1 - 1]+; negatives: [3 - 5]+ + [3 - 2]+
@@ -27,7 +27,7 @@ def contrastive_hinge(
     n, z_a, z_b = len(z_a), full(z_a), full(z_b)
     check_negatives(negatives, n, n if reading == "authors" else None)
     if negatives == "all":
-        distances = torch.cdist(z_a, z_b, p=1)
+        distances = l1_distances(z_a, z_b)
         positives = distances.diagonal()
         weights = 1 - torch.eye(n, dtype=z_a.dtype, device=z_a.device)
     else:
