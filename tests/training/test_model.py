@@ -5,11 +5,13 @@ float64; "touches nothing" is meant bit for bit.
 
 import copy
 import math
+import traceback
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from saccade import networks
 from saccade.data import ImageSet
@@ -341,3 +343,43 @@ def test_with_the_gradient_block_bfloat16_learns_what_float32_learns(config, ima
     for name, exact in moved[0].items():
         likeness = torch.cosine_similarity(exact.flatten(), moved[1][name].flatten(), 0)
         assert exact.abs().max() > 0 and likeness > 0.8, (name, likeness)
+
+
+class Waits(TorchDispatchMode):
+    """Operations whose result the host needs before it goes on, so that on a GPU it would wait for all before them."""
+
+    def __init__(self, spared):
+        super().__init__()
+        self.spared, self.found = spared, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(i is not None and i.dtype == torch.bool for i in args[1])
+        waits = by_mask or name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2")
+        if waits and args[0].data_ptr() not in self.spared:
+            self.found.append((name, *[at for at in traceback.format_stack() if "/saccade/" in at][-1:]))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("views", ["digits", "paper", "affine-hsv"])
+@pytest.mark.parametrize(
+    ("loss", "schedule", "rule"),
+    [
+        ("hinge", "e2e", "bp"),
+        ("hinge(negatives=5, block=true)", "rll", "urf"),
+        ("simclr", "simultaneous", "rf"),
+        ("hinge(negatives=5)", "e2e", "dtp"),
+        ("hinge", "gll", "dfa"),
+        ("clapp(negatives=3)", "e2e", "bp"),
+    ],
+)
+def test_a_step_waits_for_no_result(tiny, images, views, loss, schedule, rule):
+    """Not between two log lines, that is: the host of a GPU is to run ahead of it."""
+    model = build(replace(tiny, views=views, loss=loss, schedule=schedule, rule=rule, epochs=5), images)
+    model.remembers = False
+    for step in range(5):  # until every site has had its turn, and the optimizers their states
+        train_step(model, images, step)
+    states = [state for optimizer in model.optimizers.values() for state in optimizer.state.values()]
+    with Waits({state["step"].data_ptr() for state in states}) as waits:  # Adam's counters stay with the host
+        train_step(model, images, 5)
+    assert waits.found == []

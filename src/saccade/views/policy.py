@@ -142,7 +142,9 @@ def _between(u: Tensor, low: float, high: float) -> Tensor:
 
 
 def _whole(keys: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
-    return (torch.tensor([[0, 0, shape[1], shape[2]]], device=keys.device).expand(len(keys), 4),)
+    box = torch.zeros(len(keys), 4, dtype=torch.int64, device=keys.device)
+    box[:, 2], box[:, 3] = shape[1], shape[2]  # made there: a copy from the host would wait for it
+    return (box,)
 
 
 def crop_boxes(u: Tensor, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
