@@ -141,8 +141,8 @@ STL = {
     # VGG6 on 64x64 pixels takes about a hundred times the CIFAR network's arithmetic for each pair.
     "smoke": replace(
         CIFAR["smoke"],
-        sets=("cifar100:train[:100]", "cifar10:train[:50]", "cifar10:test[:50]"),
-        pairs=12,
+        sets=("cifar100:train[:100]", "cifar10:train[:30]", "cifar10:test[:30]"),
+        pairs=6,
         batch=6,
         **_UPSAMPLED,
     ),
