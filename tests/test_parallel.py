@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,12 +57,14 @@ def alive(process):
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_parent_alone_saves_the_runs_and_ends_in_one_sentence(tiny, tmp_path, number):
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]])
+def test_a_signal_to_the_parent_alone_saves_the_runs_and_ends_in_one_sentence(tiny, tmp_path, numbers):
     config, run = replace(tiny, epochs=1e6, checkpoint_seconds=1e6), tmp_path / "run"
     child = start(tmp_path / "said", parent, run, config)
     wait_for(lambda: (run / "metrics.jsonl").exists())
-    os.kill(child.pid, number)
+    for number in numbers:
+        os.kill(child.pid, number)
+        time.sleep(0.05)
     child.join()
     assert child.exitcode == 130
     assert (tmp_path / "said").read_text() == "Stopped; what was trained is saved, and the same command continues.\n"

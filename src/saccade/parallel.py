@@ -57,9 +57,15 @@ def side_by_side(
 def _passing_signals_on() -> Iterator[None]:
     """A signal to stop goes on to the workers, who save what they train: a terminal tells them, `kill` does not."""
 
+    stops = False
+
     def stop(number: int, frame: Any) -> None:
+        nonlocal stops
         for worker in multiprocessing.active_children():
             worker.terminate()
+        if stops:  # raised again, it would break off the orderly end of the first
+            return
+        stops = True
         raise Stopped("Stopped; what was trained is saved, and the same command continues.")
 
     if threading.current_thread() is not threading.main_thread():
