@@ -250,7 +250,7 @@ def _embed(argv: list[str]) -> int:
     if images.labels is not None:
         arrays["labels"] = images.labels.numpy()
     content = io.BytesIO()
-    np.savez(content, **arrays)  # type: ignore[arg-type]
+    np.savez(content, **arrays)  # type: ignore[arg-type]  # an array might be named allow_pickle
     write_whole(target, content.getvalue())
     shapes = {name: list(array.shape) for name, array in arrays.items()}
     terminal.tell({"embeddings": given.out, "arrays": shapes}, given.json, given.quiet)

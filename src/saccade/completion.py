@@ -55,6 +55,6 @@ def _copied(source: argparse.ArgumentParser, target: argparse.ArgumentParser) ->
         choices = _NAMES.get(action.dest) if action.option_strings else None
         added = target.add_argument(*names, help=help, choices=None if choices is None else list(choices))
         if choices is None:
-            added.complete = shtab.FILE  # type: ignore[attr-defined]
+            added.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own
         if "--config" in names:
             target.add_argument("recipe", nargs="?", choices=list(recipes()), help="a recipe")

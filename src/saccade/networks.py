@@ -141,7 +141,9 @@ def build(
     return nn.Sequential(*layers)
 
 
-def head(spec: str, shape: tuple[int, ...], outputs: int | None, seed: int, site: int, *, bias: bool = False) -> Layer:
+def head(
+    spec: str, shape: tuple[int, ...], outputs: int | None, seed: int, site: int, *, bias: bool = False
+) -> nn.Module:
     """A head for features of `shape`: `spec` is one layer, such as `avgpool flatten linear64`.
 
     `outputs` replaces the width of its linear map (a supervised head has one output a class).
@@ -157,7 +159,7 @@ def head(spec: str, shape: tuple[int, ...], outputs: int | None, seed: int, site
         raise InputError(
             f"The head {spec!r} leaves features of shape {after}; it takes one that ends flat, in linear64."
         )
-    return layer  # type: ignore[return-value]
+    return layer
 
 
 def _layer(calls: list[Call], shape: tuple[int, ...], what: str, bias: bool) -> Layer:

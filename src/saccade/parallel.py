@@ -5,14 +5,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from .errors import Stopped
+from .signals import asking_to_stop
 
 Report = Callable[[float], None]  # how much of the task is done, from 0 to 1
 
@@ -53,13 +54,11 @@ def side_by_side(
     return {name: found[name] for name in tasks}
 
 
-@contextmanager
-def _passing_signals_on() -> Iterator[None]:
+def _passing_signals_on() -> AbstractContextManager[None]:
     """A signal to stop goes on to the workers, who save what they train: a terminal tells them, `kill` does not."""
-
     stops = False
 
-    def stop(number: int, frame: Any) -> None:
+    def stop() -> None:
         nonlocal stops
         for worker in multiprocessing.active_children():
             worker.terminate()
@@ -68,15 +67,7 @@ def _passing_signals_on() -> Iterator[None]:
         stops = True
         raise Stopped("Stopped; what was trained is saved, and the same command continues.")
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
+    return asking_to_stop(stop)
 
 
 _news: Any = None  # a worker's way to tell how far it is

@@ -187,7 +187,7 @@ def _optimizer(model: Model) -> list[Finding]:
 
     trace = Trace()
     own, state = stepped(1.0, trace)
-    tainted = trace.after([trace.node(p.grad) for p in own])  # type: ignore[arg-type]
+    tainted = trace.after([trace.node(p.grad) for p in own])  # type: ignore[arg-type]  # set by `stepped`
     ends = [trace.node(p) for p in own]
     operations = {
         (kind, op.name): f"{kind}: {op.name}{' at ' * bool(op.place)}{op.place}, for each synapse by itself"

@@ -472,7 +472,8 @@ def _mixing_units(world: World, maps: dict[str, list[str]]) -> list[str]:
 
 def forward(world: World, inputs: Tensor, calls: list[Call] | None = None) -> list[Call]:
     """The calls of one forward pass of the site, with the outputs of `calls` held where given."""
-    copied, seen = world.copied(), []  # type: ignore[var-annotated]
+    seen: list[Call] = []
+    copied = world.copied()
     torch.manual_seed(0)
     with copied.holding(calls or [], seen), torch.no_grad():
         copied.site(inputs.clone())

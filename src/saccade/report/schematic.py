@@ -24,7 +24,7 @@ from ..losses import make as make_loss
 from ..losses import needs
 from ..networks import imported, output_shape
 from ..plausibility.audit import stand_in, thinned, world_at
-from ..plausibility.learning import FixedErrors, World
+from ..plausibility.learning import Call, FixedErrors, World
 from ..plausibility.verdict import Undecided
 from ..training.model import Model, build, train_step
 
@@ -96,7 +96,8 @@ def _carriers(world: World) -> tuple[Carriers, ...] | None:
     """For each stage but the topmost, what its error came through on the last step of its way."""
     try:
         world = world.copied(whole=True)
-        world.calls, calls = [], []  # type: ignore[var-annotated]
+        calls: list[Call] = []
+        world.calls = []
         world.site.loss = FixedErrors()
         base = world.updates(seen=calls)
         world.calls = calls

@@ -8,7 +8,7 @@ weights, and a bridge beside it sends the error down through the feedback weight
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from ..errors import InputError
 from ..networks import FlatLinear, LocallyConnected2d, evaluating
 from .gradient import Backpropagation
 from .site import Site
+
+Module = TypeVar("Module", bound=nn.Module)
 
 _CONVOLUTIONS = {
     nn.Conv1d: transposes.conv1d_input,
@@ -39,7 +41,7 @@ def _apply(map: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
         return map.apply_weight(x, weight)
     if isinstance(map, nn.Linear):
         return F.linear(x, weight, map.bias)
-    return map._conv_forward(x, weight, map.bias)  # type: ignore[operator]
+    return map._conv_forward(x, weight, map.bias)  # type: ignore[operator]  # a convolution
 
 
 def _transposed(map: Any, error: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
@@ -89,6 +91,7 @@ class Converted:
     """What a map gains by a change of class, which leaves its parameters and their names alone."""
 
     plain: type[nn.Module]  # what it was before
+    weight: nn.Parameter
     feedback: nn.Parameter
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -215,13 +218,13 @@ def maps_above(site: Site) -> list[Any]:
     return maps[1:] if len(maps_of(site.layers[0])) == 1 else maps
 
 
-def plain(module: nn.Module) -> nn.Module:
+def plain(module: Module) -> Module:
     """Undo every conversion below `module`, in place: it trains by backpropagation again."""
     for part in module.modules():
         gained = []
         if isinstance(part, Converted):
             gained = ["feedback", "signs" if isinstance(part, Feedback) else "tape"]
-            part.__class__ = part.plain  # type: ignore[assignment]
+            part.__class__ = part.plain  # type: ignore[assignment]  # of the class it had
         for hooks in (part._forward_hooks, part._forward_pre_hooks):
             for number in [k for k, hook in hooks.items() if hook in (_broadcast, _rewind)]:
                 del hooks[number]
@@ -269,7 +272,7 @@ class UpdatedFeedback(RandomFeedback):
     trains = True
 
     def copies(self, site: Site) -> dict[nn.Parameter, nn.Parameter]:
-        return {part.feedback: part.weight for part in site.modules() if isinstance(part, Feedback)}  # type: ignore[misc]
+        return {part.feedback: part.weight for part in site.modules() if isinstance(part, Feedback)}
 
 
 class SignSymmetry(RandomFeedback):
@@ -313,7 +316,7 @@ class DirectFeedback(Backpropagation):
         if not isinstance(top, Tensor) or len(sizes) < len(maps):
             raise InputError("The rule dfa takes a module with one output tensor, to which all of its maps contribute.")
         outputs, tape = top[0].numel(), _Tape()
-        root.tape = tape  # type: ignore[assignment]
+        root.tape = tape  # type: ignore[assignment]  # a list on a module
         root.register_forward_pre_hook(_rewind)
         root.register_forward_hook(_broadcast)
         for number, part in enumerate(maps):

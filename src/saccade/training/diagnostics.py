@@ -22,7 +22,7 @@ def backpropagated(site: Site, batch: Batch) -> dict[str, Tensor]:
     twin = plain(copy.deepcopy(site))
     twin.zero_grad(set_to_none=True)
     again = Batch(batch.inputs.detach(), batch.labels, batch.grid, batch.seed, batch.step, batch.ranks)
-    for _ in Backpropagation().phases(twin, again):  # type: ignore[arg-type]
+    for _ in Backpropagation().phases(twin, again):
         batch.ranks.send(twin.named_parameters())()
     return {name: p.grad for name, p in twin.named_parameters() if p.grad is not None}
 
@@ -39,7 +39,7 @@ def measure(site: Site, batch: Batch, gradients: dict[str, Tensor], expected: di
             row["angle_to_bp"][name] = round(measures.angle(gradient, expected[name]), 4)
     for name, part in site.named_modules():
         if isinstance(part, Feedback):
-            weight: Tensor = part.weight.detach()  # type: ignore[attr-defined]
+            weight: Tensor = part.weight.detach()
             feedback = part.feedback.detach() * weight.sign() if part.signs else part.feedback.detach()
             row["feedback_angle"][name] = round(measures.angle(feedback, weight), 4)
             row["feedback_ratio"][name] = round(measures.norm_ratio(feedback, weight), 6)

@@ -2,13 +2,11 @@
 
 import hashlib
 import os
-import signal
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from ..data.memory import read_bounded
 from ..errors import InputError, Lost, RunError, Stopped
 from ..ranks import ALONE, Ranks, joined
 from ..rules import Batch
+from ..signals import asking_to_stop
 from . import checkpoint
 from .folder import (
     Metrics,
@@ -252,6 +251,7 @@ def _train(model: Model, images: ImageSet, step: int, last: int, out: Path, prog
     apart = model.ranks.count - 1 if piped else 0  # steps that the first of the processes may be ahead of the last
     answers: deque[Callable[[], list[bool]]] = deque()
     every = min(LOG_EVERY, model.steps_per_epoch)
+    asked: list[bool] = []
     saved = time.monotonic()
 
     def asks() -> list[bool]:
@@ -260,7 +260,7 @@ def _train(model: Model, images: ImageSet, step: int, last: int, out: Path, prog
         saved = time.monotonic() if due else saved
         return [bool(asked), due]
 
-    with _asked_to_stop() as asked:
+    with asking_to_stop(lambda: asked.append(True)):
         while step < last:
             watch: list[dict[str, Any]] | None = None
             if model.config.diagnostics and step % model.config.diagnostics == 0:
@@ -348,19 +348,3 @@ def _refuse_nonfinite(model: Model, out: Path) -> None:
         f"The {('loss', 'weights')[which]} of {where} {('is', 'are')[which]} not finite at step {step}; "
         f"last good checkpoint: {kept[0].name if kept else 'none'}. A lower rate may help."
     )
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """A list that a signal to stop is put into: Ctrl-C, SIGTERM, and SIGUSR1, a batch system's warning."""
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = {s: signal.signal(s, lambda number, frame: asked.append(number)) for s in signals}
-    try:
-        yield asked
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
