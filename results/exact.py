@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from saccade import api
 from saccade.data import load
@@ -17,7 +18,8 @@ from saccade.paper import TABLES
 from saccade.paper.scales import CIFAR
 from saccade.report.paired import differences
 from saccade.report.tables import Table, number_text, spread, to_markdown
-from saccade.training.folder import read_json, surroundings, write_json
+from saccade.training.folder import configuration, read_json, settled, surroundings, write_json
+from saccade.training.folder import differences as changes
 
 HERE = Path(__file__).parent
 
@@ -26,9 +28,11 @@ def page(scale: str) -> str:
     """Beside the table's own probe, and each cell less the random encoder seed by seed, as Markdown."""
     rows = []
     found: dict[str, dict[int, float]] = {}
+    trained: dict[tuple[str, int], dict[str, Any]] = {}  # the configurations of the encoders that were scored
     for path in (HERE / "exact" / scale).glob("*.json"):
         one = json.loads(path.read_text())
         found.setdefault(one["cell"], {})[one["seed"]] = one["probe"]["accuracy"]
+        trained[one["cell"], one["seed"]] = one.get("config", {})
         said = (
             f"`python results/exact.py --runs runs/table1/{scale}`, {one['date'][:10]}, {one['hardware']['processor']}."
         )
@@ -36,7 +40,11 @@ def page(scale: str) -> str:
         if not (seeds := found.get(cell.name)):
             continue
         paths = (HERE / "table1" / scale / f"{cell.name}-seed{seed}.json" for seed in seeds)
-        short = [json.loads(path.read_text())["accuracy"] for path in paths if path.exists()]
+        table = [json.loads(path.read_text()) for path in paths if path.exists()]
+        for one in table:
+            if changed := changes(trained.get((cell.name, one["seed"]), {}), one["config"]):
+                raise SystemExit(f"The exact probe of {cell.name}, seed {one['seed']}, saw another encoder: {changed}.")
+        short = [one["accuracy"] for one in table]
         gain = differences([value - found["random"][seed] for seed, value in seeds.items()])
         low, high = gain.interval or (None, None)
         between = f" [{number_text(low, 2)}, {number_text(high, 2)}]" if low is not None and high is not None else ""
@@ -77,5 +85,7 @@ if __name__ == "__main__":
                 continue
             [found] = api.probe(run, train, test, initial=initial, seed=int(seed))
             facts = {"cell": name, "scale": scale.name, "seed": int(seed), "probe": found.as_dict()}
+            if not initial:
+                facts["config"] = settled(configuration(run))
             write_json(path, facts | surroundings())
             print(path.name, found.accuracy, flush=True)

@@ -64,7 +64,8 @@ def cifar(found: list[dict[str, Any]]) -> str:
         "scaled-down run: the paper trains on 20 million. Probe: Adam, 30 epochs, 45,000 images, features pooled to at "
         "most 8,192 a layer."
     )
-    said = f"`{first['command']}`, {first['date'][:10]}, {hardware(first)}. {first['choice']}"
+    commands = " and ".join(dict.fromkeys(f"`{run['command']}`" for run in found))
+    said = f"{commands}, {first['date'][:10]}, {hardware(first)}. {first['choice']}"
     table = to_markdown(Table(header, body, caption, digits=2))
     return f"### CIFAR-100 without labels, probed on CIFAR-10\n\n{table}\n{said}\n"
 
@@ -210,7 +211,7 @@ def render() -> None:
     put(HERE.parent / "README.md", parts)
     about = HERE.parent / "docs" / "paper.md"
     put(about, [alignment.page()], "<!-- alignment -->", "<!-- end of alignment -->")
-    put(about, [exact.page(scale) for scale in ("small", "tiny")], "<!-- exact -->", "<!-- end of exact -->")
+    put(about, [exact.page("small")], "<!-- exact -->", "<!-- end of exact -->")
     put(about, [paper()])
 
 

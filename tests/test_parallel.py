@@ -12,7 +12,7 @@ import torch
 
 import saccade
 from processes import start, wait_for
-from saccade.errors import InputError, Stopped
+from saccade.errors import InputError, RunError, Stopped
 from saccade.parallel import side_by_side
 from saccade.training import checkpoint
 
@@ -34,6 +34,32 @@ def test_results_come_by_name_in_order_each_from_one_thread():
 def test_a_task_that_fails_ends_all():
     with pytest.raises(InputError, match="-1 is below 0"):
         side_by_side(squared, {"a": 1, "b": -1}, workers=1)
+
+
+def waiting(task, report):
+    """Fails once the other has begun, or goes on for half a minute and says so."""
+    folder, fails = task
+    if fails:
+        wait_for(lambda: (folder / "began").exists())
+        raise InputError("No.")
+    (folder / "began").touch()
+    time.sleep(30)
+    (folder / "ended").touch()
+
+
+def test_a_task_that_fails_does_not_wait_for_the_others_to_end(tmp_path):
+    with pytest.raises(InputError, match="No."):
+        side_by_side(waiting, {"a": (tmp_path, True), "b": (tmp_path, False)}, workers=2)
+    assert not (tmp_path / "ended").exists()
+
+
+def killed(task, report):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_said_in_one_sentence():
+    with pytest.raises(RunError, match="^A worker was killed, .* the same command continues.$"):
+        side_by_side(killed, {"a": 1}, workers=1)
 
 
 def train_forever(task, report):

@@ -35,7 +35,7 @@ from .paper import results as paper_results
 from .paper.audits import audited
 from .paper.figures import draw
 from .paper.results import write as write_table
-from .paper.run import chosen
+from .paper.run import chosen, refuse_idle
 from .plausibility.audit import audit as run_audit
 from .plausibility.own import named
 from .plausibility.verdict import Report
@@ -313,13 +313,18 @@ def reproduce(
         raise InputError(f"seeds is {seeds}; it takes a whole number of at least 1.")
     picked = scaled((TABLES[name] if name in TABLES else FIGURES[name]).scales, scale, **changes)
     folder = Path(out) if out else Path("runs") / "paper" / f"{name}-{picked.name}"
+    asked = {option: value for option, value in changes.items() if value is not None}
     if name in FIGURES:
-        if cells or merge or render or workers or engine != "local" or seeds > 1:
+        for option in asked:
+            if option not in FIGURES[name].reads:
+                raise InputError(f"Nothing of {name} hangs on {option}; it takes {', '.join(FIGURES[name].reads)}.")
+        if cells or merge or render or workers is not None or engine != "local" or seeds > 1:
             raise InputError(
                 f"{name} is drawn without runs; cells, seeds, workers, engine, merge and render go with {', '.join(TABLES)}."
             )
         return None, draw(FIGURES[name], picked, folder, partial(load_images, root=data_root, download=download))
     table, kept = TABLES[name], Path(results)
+    refuse_idle(table, scale, asked)
     chosen(table, cells)
     if merge is not None:
         came, differ = merge_results(Path(merge), kept)

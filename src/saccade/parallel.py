@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
-from .errors import Stopped
+from .errors import RunError, Stopped
 from .signals import asking_to_stop
 
 Report = Callable[[float], None]  # how much of the task is done, from 0 to 1
@@ -28,14 +29,16 @@ def side_by_side(
     """`function(task, report)` of every task, by name; `function` and tasks must pickle.
 
     `workers` is the number of processes (default: one for each core that this process may use, or one where there is a
-    GPU). `progress` is called with the share of all work that is done. The first exception of a task ends the others
-    and is raised; a signal to stop reaches them all, and raises Stopped.
+    GPU). `progress` is called with the share of all work that is done. The first exception of a task ends the others,
+    which save what they train, and is raised; a signal to stop reaches them all, and raises Stopped. Raises RunError where
+    a worker was killed.
     """
     workers = workers or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
     context = multiprocessing.get_context("spawn")
     news = context.Queue()
+    others = multiprocessing.active_children()
     with (
-        _passing_signals_on(),
+        _passing_signals_on(others),
         ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_start, initargs=(news,)) as pool,
     ):
         listener = threading.Thread(target=_listen, args=(news, len(tasks), progress))
@@ -43,8 +46,11 @@ def side_by_side(
         try:
             waiting = {pool.submit(_run, function, name, task): name for name, task in tasks.items()}
             found = {waiting[done]: done.result() for done in as_completed(waiting)}
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
+            _end_workers(others)
+            if isinstance(error, BrokenProcessPool):
+                raise RunError(f"A worker was killed, perhaps for want of memory; {_CONTINUES}") from None
             raise
         finally:
             news.put(None)
@@ -54,18 +60,27 @@ def side_by_side(
     return {name: found[name] for name in tasks}
 
 
-def _passing_signals_on() -> AbstractContextManager[None]:
+_CONTINUES = "what was trained is saved, and the same command continues."
+
+
+def _end_workers(others: list[Any]) -> None:
+    """They save what they train. `others` are this process's children that are no workers."""
+    for child in multiprocessing.active_children():
+        if child not in others:
+            child.terminate()
+
+
+def _passing_signals_on(others: list[Any]) -> AbstractContextManager[None]:
     """A signal to stop goes on to the workers, who save what they train: a terminal tells them, `kill` does not."""
     stops = False
 
     def stop() -> None:
         nonlocal stops
-        for worker in multiprocessing.active_children():
-            worker.terminate()
+        _end_workers(others)
         if stops:  # raised again, it would break off the orderly end of the first
             return
         stops = True
-        raise Stopped("Stopped; what was trained is saved, and the same command continues.")
+        raise Stopped(f"Stopped; {_CONTINUES}")
 
     return asking_to_stop(stop)
 

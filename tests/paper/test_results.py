@@ -1,5 +1,6 @@
 """What is rendered of results: numbers beside published ones, comparisons, what is missing, the page and its links."""
 
+import csv
 import json
 from dataclasses import asdict
 
@@ -19,7 +20,7 @@ ABOUT = {
     "hardware": {"processor": "a processor", "threads": 1},
     "source": {"commit": "abc"},
     "run": {"seconds": 1.5, "steps": 250},
-    "config": {"network": "cifar", "loss": "hinge"},
+    "config": {"network": "cifar", "data": "cifar100:train"},
 }
 
 
@@ -40,7 +41,7 @@ def test_ours_published_and_their_difference(tmp_path):
     assert table.header[:6] == ["loss", "learning", "update", "all negatives", "published", "difference"]
     ours, published, difference = table.rows[0][3:6]
     assert (ours, published) == (Spread(71.0, 1.0, 3), 71.44)
-    assert difference == "-0.44 [-2.92, +2.04]"  # t(2) = 4.303 times 1 / sqrt(3)
+    assert difference.shown() == "-0.44 [-2.92, +2.04]"  # t(2) = 4.303 times 1 / sqrt(3)
     assert table.rows[0][6:9] == [None, 70.35, None]
     assert accuracies(TABLE, SCALE, tmp_path) == {"hinge-e2e-bp-full": Spread(71.0, 1.0, 3)}
     simclr, sgd = (
@@ -48,7 +49,7 @@ def test_ours_published_and_their_difference(tmp_path):
     )
     assert simclr[3:] == [None, 72.44, None, "", "", ""]  # no such cell in the second column: not missing, but nothing
     assert sgd[3:] == [None, "", "", None, "", ""]  # none of it was published
-    assert table.numeric() == [False, False, False, True, True, False, False, True, False]
+    assert table.numeric() == [*[False] * 3, *[True] * 3, False, True, False]
     assert "tiny scale: 25,000 pairs" in table.caption and table.legend()[1] == "—: missing, no result yet."
 
 
@@ -59,6 +60,16 @@ def test_results_of_another_definition_of_the_scale_are_refused(tmp_path):
     [path] = (tmp_path / "table1" / "tiny").iterdir()
     path.write_text("{}")
     with pytest.raises(InputError, match="not what a cell writes"):
+        results(TABLE, SCALE, tmp_path)
+
+
+def test_results_of_another_training_are_refused(tmp_path):
+    put(tmp_path, "hinge-e2e-dtp-full", 50.0)
+    [path] = (tmp_path / "table1" / "tiny").iterdir()
+    row = json.loads(path.read_text())
+    del row["scale"]["dtp_rate"]  # as one that was written before there was such a field
+    path.write_text(json.dumps(row | {"config": {"rate": 3e-4, "rule": "dtp"}}))
+    with pytest.raises(InputError, match="trained otherwise .rate: 0.0003 there, 0.0001 now"):
         results(TABLE, SCALE, tmp_path)
 
 
@@ -77,10 +88,14 @@ def test_comparisons_are_paired_and_corrected(tmp_path):
     [table] = comparisons(TABLE, SCALE, tmp_path)  # no other family has results
     assert len(table.rows) == 6 and "all negatives, against E2E BP" in table.caption
     [row] = [row for row in table.rows if row[2] is not None]
-    assert row[:4] == ["hinge, E2E, RF", "hinge, E2E, BP", 3, "-10.17 [-10.88, -9.45]"]
+    assert row[:4] == ["hinge, E2E, RF", "hinge, E2E, BP", 3, row[3]]
+    assert row[3].shown() == "-10.17 [-10.88, -9.45]"
     assert row[4:6] == [-9.74, "as published"]
     assert row[7] == pytest.approx(6 * row[6]) and row[8] == 0.25
     assert "cannot give less than 0.25" in table.notes[0]
+    put(tmp_path, "hinge-e2e-rf-full", 60.0, 60.5, 67.0)  # p is below 0.05 / 6 no more
+    [row] = [row for row in comparisons(TABLE, SCALE, tmp_path)[0].rows if row[2] is not None]
+    assert row[5] == "undecided" and row[6] < 0.05 < row[7]
 
 
 def test_page_and_files(tmp_path):
@@ -91,9 +106,11 @@ def test_page_and_files(tmp_path):
     assert "saccade reproduce table1" in html and "hinge-e2e-bp-full" in html
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"table1.md", "table1.csv", "table1.tex", "page.html"} <= made
-    header, first, *_ = (tmp_path / "out" / "table1.csv").read_text().splitlines()
-    first = dict(zip(header.split(","), first.split(","), strict=False))
+    first, *_ = csv.DictReader((tmp_path / "out" / "table1.csv").open())
     assert first["all negatives mean"] == "70.5" and first["all negatives link"] == "page.html#cell-hinge-e2e-bp-full"
+    assert first["all negatives, published"] == "71.44" and first["gradient block, 5 negatives, published"] == "70.35"
+    assert float(first["all negatives, difference mean"]) == pytest.approx(-0.94)
+    assert float(first["all negatives, difference low"]) == pytest.approx(-0.94 - 12.706 * 0.5, abs=1e-3)
     assert "[70.50 ± 0.71](<page.html#cell-hinge-e2e-bp-full>)" in (tmp_path / "out" / "table1.md").read_text()
     assert (
         r"\href{page.html\#cell-hinge-e2e-bp-full}{70.50 $\pm$ 0.71}" in (tmp_path / "out" / "table1.tex").read_text()
@@ -121,6 +138,9 @@ def test_a_second_machines_results_are_merged(tmp_path):
     assert accuracies(TABLE, SCALE, ours)["random"].mean == 50.5  # ours stays
     with pytest.raises(InputError, match="no folder"):
         merge(tmp_path / "nothing", ours)
+    (theirs / "exact" / "tiny").mkdir(parents=True)  # of another program
+    (theirs / "exact" / "tiny" / "random-seed0.json").write_text("{}")
+    assert merge(theirs, ours)[0] == 0
     (theirs / "table1" / "tiny" / "x-seed0.json").write_text("{}")
     with pytest.raises(InputError, match="no result of a cell"):
         merge(theirs, ours)

@@ -74,17 +74,60 @@ def test_a_cell_that_fails_leaves_the_others_be(tmp_path, monkeypatch):
     )
     cells = ["hinge-e2e-bp-full", "random"]
 
-    def diverges(job, real=running.MEASURES["probe"]):
+    real = running.MEASURES["probe"]
+
+    def diverges(job):
         if job.cell.trained:
             raise RunError("The loss is not finite.")
-        return real(job)
+        return real.of(job)
 
-    monkeypatch.setitem(running.MEASURES, "probe", diverges)
+    monkeypatch.setitem(running.MEASURES, "probe", real._replace(of=diverges))
     with pytest.raises(
         RunError, match="1 of 2 cells failed, and the others are kept; .*bp-full-seed0: The loss is not"
     ):
         running.run_cells(TABLES["table1"], FEW, [0], tmp_path, cells=cells, work=tmp_path / "runs")
     assert [path.name for path in (tmp_path / "table1" / "digits").iterdir()] == ["random-seed0.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"batch": 301}, "batch is 301, and digits:train.* has 300 pictures"), ({"margins": {"m1": 9.0}}, "m1|m2")],
+)
+def test_what_cannot_be_trained_is_said_before_anything_runs(changes, said, tmp_path):
+    cells = ["random", "hinge-e2e-bp-constrained"]
+    with pytest.raises(InputError, match=said):
+        running.run_cells(TABLES["table1"], replace(FEW, **changes), [0], tmp_path, cells=cells, work=tmp_path / "runs")
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("figure6", {"probe_epochs": 3}, "No number of figure6 hangs on probe_epochs"),
+        ("figure5", {"views": "affine-hsv"}, "No number of figure5 hangs on views"),
+        ("supplement-c", {"negatives": "authors"}, "No number of supplement-c hangs on negatives"),
+        ("figure9", {"pairs": 10}, "Nothing of figure9 hangs on pairs; it takes test_set, test_views, strength"),
+        ("table3", {"strength": 0.4, "test_views": "flip"}, "strength and test_views both"),
+        ("table1", {"workers": 0, "cells": ["random"]}, "workers=0"),
+    ],
+)
+def test_options_that_change_nothing_are_refused(name, changes, said, tmp_path):
+    with pytest.raises(InputError, match=said):
+        api.reproduce(name, scale="digits", results=tmp_path, out=tmp_path / "out", **changes)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_networks_trained_on_other_deformations_are_other_runs(tmp_path):
+    scale = replace(FEW, sizes=(100, 300), runs="table1", corrupted=2)
+    for views in ("digits", "digits(shift=0.1)"):
+        ran(
+            tmp_path,
+            "table3",
+            ["supervised-deformed"],
+            replace(scale, name=f"digits,test_views={views}", test_views=views),
+        )
+    made = sorted(path.name for path in (tmp_path / "runs" / "table1" / "digits").iterdir())
+    assert len(made) == 4 and made[0] == "supervised-deformed-100-digits-seed0"
 
 
 def test_tested_with_labels_and_without(tmp_path):
@@ -96,6 +139,11 @@ def test_tested_with_labels_and_without(tmp_path):
         assert row["accuracy"] == row["scores"]["300 pictures, deformed"] == row["curve"]["1"]["300"]
         assert len(row["corruptions"]) == 7 and set(row["corruptions"]["JPEG"]) == set("12345")
         assert row["images"] == found["random"]["images"]
+    by_size = found["supervised"]["by_size"]
+    assert {size: one["run"]["steps"] for size, one in by_size.items()} == {"100": 2, "300": 2}  # as many on fewer
+    assert "labels: 0.3 epochs of digits:train[:300], as many steps on fewer, batch 50, rate 0.001" in (
+        results(TABLES["table3"], scale, tmp_path / "results").caption
+    )
     table = TABLES["table3"]
     assert corruptions(table, scale, tmp_path / "results").rows[0][:2] == ["random encoder", "gaussian noise"]
     assert list(drawn(table, scale, tmp_path / "results")) == ["table3-strength-100", "table3-strength-300"]
@@ -190,7 +238,6 @@ def test_sheets(tmp_path):
 def test_cells_run_on_any_engine(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(engines, "run", lambda run, tasks, engine, progress: asked.append((list(tasks), engine)) or {})
-    monkeypatch.setattr(running, "load", lambda name, **options: None)
     table, scale = TABLES["table1"], FEW
     name = table.cells[0].name
     for options, engine in (

@@ -6,8 +6,8 @@ from saccade.config.grammar import parse_call
 from saccade.config.run import check, head_of
 from saccade.errors import InputError
 from saccade.paper import FIGURES, NAMES, TABLES, scaled
-from saccade.paper.scales import CIFAR, MNIST, ROBUST, STL, runs_of
-from saccade.paper.scores import config_of, strengths
+from saccade.paper.scales import CIFAR, MNIST, ROBUST, STL, runs_of, strengths
+from saccade.paper.scores import config_of
 
 
 def test_every_name_of_the_issue_is_there():
@@ -142,9 +142,11 @@ def test_comparisons_name_cells():
 
 def test_changes_are_in_the_scales_name():
     changed = scaled(CIFAR, "tiny", views="affine-hsv(u=0.1, hue=0.1)", pairs=500, probe_set="cifar10:train[:900]")
-    assert changed.name == "tiny,views=affine-hsv_u=0.1_hue=0.1,pairs=500,probe_set=cifar10_train_900"
+    assert changed.name == "tiny,views=affine-hsv_u=0.1_hue=0.1-70a090,pairs=500,probe_set=cifar10_train_900-2c35f2"
     assert (changed.views, changed.pairs, changed.sets[1]) == ("affine-hsv(u=0.1, hue=0.1)", 500, "cifar10:train[:900]")
     assert scaled(CIFAR, "tiny", pairs=25_000, views=None) == CIFAR["tiny"]
+    rest = [scaled(CIFAR, "tiny", probe_set=f"cifar10:train[{piece}]").name for piece in (":5000", "5000:")]
+    assert len(set(rest)) == 2
     stronger = scaled(ROBUST, "tiny", strength=0.4)
     assert stronger.test_views == "deformed-cifar(p=0.4)"
     assert runs_of("table3", stronger) == runs_of("table1", CIFAR["tiny"]) == "table1/tiny"
@@ -185,5 +187,6 @@ def test_changes_that_cannot_be_are_refused(changes, said):
 def test_strengths_grow():
     assert list(strengths("deformed-cifar(p=0.3)")) == ["0.05", "0.1", "0.2", "0.3", "0.4", "0.6", "0.8"]
     assert strengths("digits")["1"] == "digits(rotation=30, log_scale=0.3, shift=0.2)"
+    assert scaled(MNIST, "tiny", strength=0.5).test_views == strengths("digits")["0.5"]
     assert strengths("none") == {}
     assert all(figure.scales for figure in FIGURES.values())

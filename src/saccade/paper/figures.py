@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import draws
+from ..config.grammar import parse_call
 from ..config.run import TrainConfig
 from ..data import ImageSet
 from ..evaluation.corruptions import deformed
@@ -18,21 +19,23 @@ from ..report.schematic import schematic
 from ..training.checkpoint import write_whole
 from ..views import parse
 from ..views.sheet import arranged, deformation_sheet, sheet
-from .scales import CIFAR, MNIST, ROBUST, STL, Scale
-from .scores import strengths
+from .scales import CIFAR, MNIST, ROBUST, STL, Scale, strengths
 
 Load = Callable[[str], ImageSet]
 _ROWS = 8
+_SHEET = ("encoder_set", "views")
 
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """A figure without runs: its caption, at which scales it can be had, and what makes its blocks, by file name."""
+    """A figure without runs: its caption, at which scales it can be had, what makes its blocks, by file name, and the
+    options of a scale that those hang on."""
 
     name: str
     caption: str
     scales: dict[str, Scale]
     make: Callable[[Scale, Load], dict[str, Picture | Svg]]
+    reads: tuple[str, ...]
 
 
 def _pictures(images: ImageSet) -> Tensor:
@@ -53,16 +56,20 @@ def _alone(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
 
 def _deformed(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
     images = load(scale.sets[2]).take(0, _ROWS)
-    policies = strengths(scale.test_views or "none")
+    views = scale.test_views or "none"
+    policies = strengths(views) or {views: views}
     columns = [deformed(images, views).batch(torch.arange(len(images))).float() / 255 for views in policies.values()]
     caption = (
-        f"Test pictures, and the same deformed at strength {', '.join(policies)}, as the classifiers are tested on."
+        f"Test pictures, and the same under {parse_call(views).name} of strength {', '.join(policies)}, as classifiers are "
+        "tested on them."
+        if strengths(views)
+        else f"Test pictures, and the same under {views}, as classifiers are tested on them."
     )
     return {"figure9": _sheet(arranged(_pictures(images), columns), caption)}
 
 
 def _supplement(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
-    letters = MNIST[scale.name]
+    letters = MNIST[scale.name.partition(",")[0]]
     parts = (
         ("cifar100", scale.sets[0], scale.views),
         ("letters", letters.sets[0], letters.views),
@@ -111,16 +118,19 @@ def _layerwise(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
 FIGURES: dict[str, PaperFigure] = {
     figure.name: figure
     for figure in (
-        PaperFigure("figure1", "Views of pictures, as learning has them", {**CIFAR, "paper": STL["paper"]}, _views),
-        PaperFigure("figure2", "Each deformation alone", {**CIFAR, "paper": STL["paper"]}, _alone),
-        PaperFigure("figure3", "The model", CIFAR, _model),
-        PaperFigure("figure4", "Layer-wise learning", CIFAR, _layerwise),
-        PaperFigure("figure9", "Deformed test pictures", ROBUST, _deformed),
+        PaperFigure(
+            "figure1", "Views of pictures, as learning has them", {**CIFAR, "paper": STL["paper"]}, _views, _SHEET
+        ),
+        PaperFigure("figure2", "Each deformation alone", {**CIFAR, "paper": STL["paper"]}, _alone, _SHEET),
+        PaperFigure("figure3", "The model", CIFAR, _model, ("views",)),
+        PaperFigure("figure4", "Layer-wise learning", CIFAR, _layerwise, ("views",)),
+        PaperFigure("figure9", "Deformed test pictures", ROBUST, _deformed, ("test_set", "test_views", "strength")),
         PaperFigure(
             "supplement-b",
             "Deformed CIFAR-100, letters and digits",
             {name: scale for name, scale in CIFAR.items() if name in MNIST},
             _supplement,
+            _SHEET,
         ),
     )
 }

@@ -14,7 +14,7 @@ from ..report.tables import Link, Spread, Table, plain, spread, to_csv, to_latex
 from ..training.checkpoint import write_whole
 from .run import checked
 from .scales import Scale
-from .scores import VEHICLES
+from .scores import VEHICLES, config_of
 from .tables import Cell, PaperTable
 
 Found = dict[str, list[dict[str, Any]]]  # the results of each cell, seed by seed
@@ -26,7 +26,7 @@ def found(table: PaperTable, scale: Scale, out: Path) -> Found:
     by_cell: Found = {}
     for cell in table.cells:
         paths = (out / table.name / scale.name).glob(f"{cell.name}-seed*.json")
-        rows = [checked(path, scale) for path in paths if path.stem.removeprefix(f"{cell.name}-seed").isdecimal()]
+        rows = [checked(path, cell, scale) for path in paths if path.stem.removeprefix(f"{cell.name}-seed").isdecimal()]
         by_cell[cell.name] = sorted(rows, key=lambda row: row["seed"])
     return by_cell
 
@@ -59,15 +59,28 @@ def results(table: PaperTable, scale: Scale, out: Path, *, links: Links | None =
                     line.append("" if mark is None else mark)
                     if same:
                         off = [] if mark is None else [value - mark for value in values]
-                        line.append("" if mark is None else differences(off).shown() if off else None)
+                        line.append("" if mark is None else differences(off) if off else None)
             rows.append(line)
-    caption = f"{table.caption}. Ours at {scale.said()}"
+    caption = f"{table.caption}. Ours at {scale.said()}{_with_labels(table, scale)}"
     if published:
         caption += "; published: at the paper's scale"
         caption += (
             ". Difference: ours less published, with its 95 % interval over seeds" if same else ", on its pictures"
         )
     return Table(header, rows, f"{caption}.", list(table.notes), digits=table.digits)
+
+
+def _with_labels(table: PaperTable, scale: Scale) -> str:
+    """How the table's networks with labels are trained, which the paper does not say, in its caption."""
+    cells = [cell for cell in table.cells if cell.supervised]
+    if not cells:
+        return ""
+    rate = config_of(cells[0], scale, 0, 10**9).rate
+    fewer = ", as many steps on fewer" if scale.sizes else ""
+    return (
+        f"; networks with labels: {scale.supervised_epochs:g} epochs of {scale.sets[1]}{fewer}, batch {scale.batch}, rate "
+        f"{rate:g}, pictures as they are unless the row says otherwise"
+    )
 
 
 def _linked(entry: Spread | str | None, cell: Cell | None, links: Links | None) -> Entry:
@@ -114,14 +127,14 @@ def comparisons(table: PaperTable, scale: Scale, out: Path, *, links: Links | No
             if test is None:
                 row += [None, None, theirs, None, None, None, None]
             else:
-                shown = test.shown()
-                row += [test.n, shown, theirs, _agreement(test, theirs), test.p, corrected, test.exact]
+                row += [test.n, test, theirs, _agreement(test, corrected, theirs), test.p, corrected, test.exact]
             rows.append(row)
         least = min(2 / 2**test.n for test in tests if test)
         notes = [
             f"A fixed list of {len(pairs)} comparisons, paired by seed. p: Student's t on the differences, which it takes to "
             f"be normal; Holm's correction is for all {len(pairs)}, run or not. Sign flips take nothing for granted, and with so "
-            f"few seeds cannot give less than {least:g}. Direction: as published or not, where our interval excludes 0."
+            f"few seeds cannot give less than {least:g}. Direction: as published or opposite where p after Holm's correction is "
+            "at most 0.05."
         ]
         header = [
             "this",
@@ -144,14 +157,13 @@ def _published_difference(one: Cell, other: Cell) -> float | None:
     return round(one.published - other.published, 2)
 
 
-def _agreement(test: Paired, theirs: float | None) -> str | None:
-    """Whether ours lies on the side of 0 where the published difference lies."""
-    if theirs is None or test.interval is None:
+def _agreement(test: Paired, p: float | None, theirs: float | None) -> str | None:
+    """Whether ours lies on the side of 0 where the published difference lies, if the corrected `p` decides where it lies."""
+    if theirs is None or p is None:
         return None
-    low, high = test.interval
-    if low <= 0 <= high:
+    if p > 0.05:
         return "undecided"
-    return "as published" if (low > 0) == (theirs > 0) else "opposite"
+    return "as published" if (test.mean > 0) == (theirs > 0) else "opposite"
 
 
 def drawn(table: PaperTable, scale: Scale, out: Path) -> dict[str, Svg]:
@@ -240,8 +252,8 @@ def _strengths(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Fou
         }
         if any(series.values()):
             caption = (
-                f"Test accuracy against the strength of the test images' deformation, classifiers fitted on {int(size):,} plain "
-                f"pictures; {scale.name} scale. Bands: one standard deviation over seeds."
+                f"Test accuracy against the strength of the test images' deformation, classifiers fitted on {int(size):,} "
+                f"pictures, plain unless the row says otherwise; {scale.name} scale. Bands: one standard deviation over seeds."
             )
             made[f"{table.name}-strength-{size}"] = Svg(figures.lines(series, "strength", "test accuracy (%)"), caption)
     return made
@@ -269,15 +281,15 @@ def corruptions(table: PaperTable, scale: Scale, out: Path, *, links: Links | No
         return None
     size = scale.sizes[-1]
     caption = (
-        f"Test accuracy (%) under common corruptions, by severity, of classifiers fitted on {size:,} plain pictures; "
-        f"{scale.corrupted:,} test images; {scale.name} scale."
+        f"Test accuracy (%) under common corruptions, by severity, of classifiers fitted on {size:,} pictures, plain "
+        f"unless the row says otherwise; {scale.corrupted:,} test images; {scale.name} scale."
     )
     notes = ["Corruptions after Hendrycks and Dietterich (2019), those that torchvision can make."]
     return Table(["network", "corruption", *(f"severity {s}" for s in range(1, 6)), "mean"], rows, caption, notes)
 
 
 def _configurations(table: PaperTable, have: Found) -> list[Section]:
-    """Each cell that has results: its seeds, and the configuration of the first."""
+    """Each cell that has results: its seeds, and the configuration of the first, or those of several training sets' sizes."""
     sections = []
     for cell in table.cells:
         if not (rows := have[cell.name]):
@@ -292,14 +304,20 @@ def _configurations(table: PaperTable, have: Found) -> list[Section]:
                 "machine": machine.get("gpu") or f"{machine['processor']}, {machine['threads']} thread(s)",
                 "torch": row["versions"]["torch"],
                 "source": row["source"].get("commit", "unknown"),
-                "training (s)": row["run"].get("seconds"),
-                "steps": row["run"].get("steps"),
+                **_training(row["run"]),
             }
+            for size, one in row.get("by_size", {}).items():
+                about |= {f"{name}, {int(size):,} pictures": value for name, value in _training(one["run"]).items()}
             seeds[f"seed {row['seed']}"] = {name: value for name, value in about.items() if value is not None}
-        settings = yaml.safe_dump(rows[0]["config"], sort_keys=False)
+        trained = rows[0].get("by_size") or {"": rows[0]}
+        settings = [Code(yaml.safe_dump(one["config"], sort_keys=False)) for one in trained.values()]
         title = f"{_label(cell)}{', ' + cell.column if cell.column else ''} ({cell.name})"
-        sections.append(Section(title, [Facts(seeds), Code(settings)], f"cell-{cell.name}"))
+        sections.append(Section(title, [Facts(seeds), *settings], f"cell-{cell.name}"))
     return sections
+
+
+def _training(run: dict[str, Any]) -> dict[str, Any]:
+    return {"training (s)": run.get("seconds"), "steps": run.get("steps")}
 
 
 def write(table: PaperTable, scale: Scale, out: Path, folder: Path) -> Path:

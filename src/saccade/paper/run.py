@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from .. import engines
+from ..config.run import check
 from ..data import load
 from ..errors import InputError, RunError
+from ..losses import make as make_loss
 from ..parallel import Report
 from ..training.checkpoint import write_whole
 from ..training.folder import differences, read_json, surroundings, write_json
-from .scales import Scale, runs_of
-from .scores import MEASURES, Job
-from .tables import Cell, PaperTable
+from .scales import Scale, runs_of, scaled
+from .scores import MEASURES, Job, config_of
+from .tables import TABLES, Cell, PaperTable
+
+_MANY = 10**9  # images, where their number does not matter
+_OF_THE_JOB = ("data", "epochs", "precision")  # of a configuration: what its images and its measure decide
 
 
 def run_cells(
@@ -46,15 +51,18 @@ def run_cells(
     for seed, cell in product(seeds, wanted):
         path = result_path(out, table, scale, cell, seed)
         if path.exists():
-            checked(path, scale)
+            checked(path, cell, scale)
         else:
             missing.append((seed, cell, path))
     if workers is not None and engine != "local":
         raise InputError(f"workers goes with the engine local, not {engine}; it takes one of the two.")
     if not missing:
         return
-    for name in scale.sets:  # what is not there is said before anything runs
-        load(name, root=root, download=download)
+    sets = [load(name, root=root, download=download) for name in scale.sets]
+    for seed, cell, _ in missing:  # what cannot be is said before anything runs
+        config = config_of(cell, scale, seed, len(sets[cell.learns_from]))
+        check(config)
+        make_loss(config.loss)
     tasks = {
         f"{cell.name}-seed{seed}": (
             table,
@@ -67,10 +75,24 @@ def run_cells(
         )
         for seed, cell, path in missing
     }
-    said = engines.run(_run_cell, tasks, f"local(workers={workers})" if workers else engine, progress)
+    said = engines.run(_run_cell, tasks, engine if workers is None else f"local(workers={workers})", progress)
     failed = [f"{name}: {why}" for name, why in said.items() if why]
     if failed:
         raise RunError(f"{len(failed)} of {len(tasks)} cells failed, and the others are kept; the first is {failed[0]}")
+
+
+def refuse_idle(table: PaperTable, scale: str, changes: dict[str, Any]) -> None:
+    """Raises InputError for a change of the scale that no number of the table hangs on."""
+    before = scaled(table.scales, scale)
+    for option, value in changes.items():
+        after = scaled(table.scales, scale, **{option: value})
+        if after == before or option in MEASURES[table.measure].reads:
+            continue
+        trained = [[config_of(cell, one, 0, _MANY) for cell in table.cells if cell.trained] for one in (before, after)]
+        if trained[0] == trained[1]:
+            raise InputError(
+                f"No number of {table.name} hangs on {option}; it takes the options that change something."
+            )
 
 
 def chosen(table: PaperTable, cells: list[str] | None) -> list[Cell]:
@@ -86,7 +108,7 @@ def _run_cell(task: tuple[PaperTable, Cell, Scale, int, str | None, Path, Path],
     """Train, measure, and write the result of one cell at one seed; returns what it failed of, so that the others go on."""
     table, cell, scale, seed, root, runs, path = task
     try:
-        found = MEASURES[table.measure](Job(table, cell, scale, seed, root, runs, report))
+        found = MEASURES[table.measure].of(Job(table, cell, scale, seed, root, runs, report))
     except RunError as error:
         report(1.0)
         return str(error)
@@ -100,8 +122,8 @@ def result_path(out: Path, table: PaperTable, scale: Scale, cell: Cell, seed: in
     return out / table.name / scale.name / f"{cell.name}-seed{seed}.json"
 
 
-def checked(path: Path, scale: Scale) -> dict[str, Any]:
-    """A result. Raises InputError where it is none, or was made when the scale of that name was another."""
+def checked(path: Path, cell: Cell, scale: Scale) -> dict[str, Any]:
+    """A cell's result. Raises InputError where it is none, or was made when the cell or the scale of that name was another."""
     found = read_json(path)
     made, scores = found.get("scale"), found.get("scores")
     if not (isinstance(made, dict) and type(found.get("seed")) is int) or not (
@@ -110,6 +132,9 @@ def checked(path: Path, scale: Scale) -> dict[str, Any]:
         raise InputError(f"{path} is not what a cell writes; remove it to run the cell anew.")
     if changed := differences(made, json.loads(json.dumps(asdict(scale)))):
         raise InputError(f"{path} was made at another scale ({changed}); remove it to run the cell anew.")
+    config = {name: value for name, value in found.get("config", {}).items() if name not in _OF_THE_JOB}
+    if changed := differences(config, asdict(config_of(cell, scale, found["seed"], _MANY))):
+        raise InputError(f"{path} was trained otherwise ({changed}); remove it to run the cell anew.")
     return found
 
 
@@ -127,7 +152,7 @@ def merge(source: Path, out: Path) -> tuple[int, list[Path]]:
     if not source.is_dir():
         raise InputError(f"{source} is no folder; merge takes a folder of results.")
     came, differ = 0, []
-    for theirs in sorted(source.glob("*/*/*-seed*.json")):
+    for theirs in sorted(path for name in TABLES for path in source.glob(f"{name}/*/*-seed*.json")):
         found = read_json(theirs)
         if not {"table", "cell", "scale", "seed"} <= found.keys():
             raise InputError(f"{theirs} is no result of a cell; merge takes a folder of results.")

@@ -1,9 +1,11 @@
 """Scales: how much of the paper's protocol a table runs, on which pictures, by name and by option."""
 
+import hashlib
 import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..config.grammar import parse_call
 from ..config.view_names import resolve
 from ..errors import InputError
 
@@ -31,7 +33,8 @@ class Scale:
     probe_views: str = "none"  # of the probe's training images, drawn anew at each epoch
     pool_to: int | None = None  # features, average-pooled to no more than that before the probe
     dtp_rate: float | None = 1e-4  # of DTP's layers: their inverses, at 1e-3, lose track of faster ones; None: rate
-    supervised_epochs: float = 10  # of the networks trained with labels, on the probe's set, at rate 1e-3
+    # Of the networks trained with labels, on the largest set, at rate 1e-3; on smaller ones they take as many steps.
+    supervised_epochs: float = 10
     sizes: tuple[int, ...] = ()  # of the classifier's training set; none: all of it
     corrupted: int = 10_000  # test images under the common corruptions
     shown: int = 1_000  # test images whose embeddings are drawn
@@ -192,16 +195,44 @@ INSIDE["paper"] = replace(INSIDE["paper"], pool_to=None)
 EMBEDDED = INSIDE | {"paper": replace(STL["paper"], runs="table2")}
 
 
+def strengths(views: str) -> dict[str, str]:
+    """Policies like `views`, weaker and stronger, by a number that says how strong; none for a policy without one.
+
+    >>> strengths("deformed-cifar(p=0.2)")["0.4"]
+    'deformed-cifar(p=0.4)'
+    """
+    numbers = {"deformed-cifar": (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8), "digits": (0.25, 0.5, 0.75, 1, 1.25, 1.5)}
+    return {f"{s:g}": at_strength(views, s) for s in numbers.get(parse_call(views).name, ())}
+
+
+def at_strength(views: str, strength: float) -> str:
+    """A policy like `views`, that strong: p of deformed pictures, times that of the digits'."""
+    if parse_call(views).name == "digits":
+        return f"digits(rotation={30 * strength:g}, log_scale={0.3 * strength:g}, shift={0.2 * strength:g})"
+    return f"deformed-cifar(p={strength:g})"
+
+
+def file_name(text: str) -> str:
+    """`text` as a part of a file's name; where that leaves something out, a hash of it tells it from others.
+
+    >>> file_name("pairs=500"), file_name("probe_set=cifar10:train[:900]")
+    ('pairs=500', 'probe_set=cifar10_train_900-2c35f2')
+    """
+    kept = re.sub(r"[^A-Za-z0-9_=.-]+", "_", text).strip("_")
+    return kept if kept == text else f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
 _SETS = ("encoder_set", "probe_set", "test_set")
 _MARGINS = ("m1", "m2")
-_AFTERWARDS = ("test_views", "strength", "probe_epochs", "test_set")  # what no encoder depends on
+# What no encoder depends on, but for networks trained on deformed pictures, whose runs' names say which.
+_AFTERWARDS = ("test_views", "strength", "probe_epochs", "test_set")
 
 
 def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
     """The scale of that name with some of it changed; its name then says what, as `tiny,views=affine-hsv`.
 
     `changes` are fields of `Scale`; `encoder_set`, `probe_set` and `test_set` for one of `sets`; `m1` and `m2`, the
-    hinge's margins; and `strength`, p of the deformed test images. None changes nothing.
+    hinge's margins; and `strength`, of the deformed test images. None changes nothing.
 
     >>> scaled(CIFAR, "tiny", views="affine-hsv", pairs=25_000, batch=None).name
     'tiny,views=affine-hsv'
@@ -222,16 +253,16 @@ def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
     new["margins"] = scale.margins | {option: given[option] for option in _MARGINS if option in given}
     new["sets"] = tuple(given.get(option, old) for option, old in zip(_SETS, scale.sets, strict=True))
     if "strength" in given:
-        new["test_views"] = f"deformed-cifar(p={given['strength']:g})"
+        if "test_views" in given:
+            raise InputError("strength and test_views both say how test images are deformed; it takes one of them.")
+        new["test_views"] = at_strength(scale.test_views or "none", given["strength"])
     for option in ("views", "test_views"):
         resolve(new.get(option) or "none")  # refused here in one sentence, if at all
     changed = replace(scale, **new)
     if changed == scale:
         return scale
     parts = [f"{option}={value}" for option, value in given.items() if getattr(scale, option, None) != value]
-    return replace(
-        changed, name=",".join([name, *(re.sub(r"[^A-Za-z0-9=.-]+", "_", part).strip("_") for part in parts)])
-    )
+    return replace(changed, name=",".join([name, *map(file_name, parts)]))
 
 
 def runs_of(table: str, scale: Scale) -> str:

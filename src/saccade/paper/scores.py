@@ -28,7 +28,7 @@ from ..losses import make as make_loss
 from ..parallel import Report
 from ..training import pick_device, pick_precision, read_weights, run
 from ..training.folder import read_json, read_metrics
-from .scales import Scale
+from .scales import Scale, file_name, strengths
 from .tables import Cell, PaperTable
 
 VEHICLES = ("airplane", "automobile", "car", "ship", "truck")
@@ -76,9 +76,9 @@ class Learned(NamedTuple):
 
 
 def config_of(cell: Cell, scale: Scale, seed: int, size: int) -> TrainConfig:
-    """The cell's training configuration, for a set of `size` images."""
+    """The cell's training configuration, for a set of `size` images. Raises InputError where they are no batch."""
     options: dict[str, Any] = {
-        "data": scale.sets[0],
+        "data": scale.sets[cell.learns_from],
         "seed": seed,
         "network": scale.network,
         "views": scale.views,
@@ -96,15 +96,16 @@ def config_of(cell: Cell, scale: Scale, seed: int, size: int) -> TrainConfig:
         options["loss"] = str(replace(loss, options=scale.margins | reading | loss.options))
     if loss.name.endswith("-patches"):
         options["views"] = scale.patch_views
-    if cell.supervised or cell.probe_set:
-        options["data"] = scale.sets[1]
     batch = options["batch"]
+    if batch > size:
+        raise InputError(f"batch is {batch}, and {options['data']} has {size:,} pictures; it takes at most that many.")
     if options.get("optimizer") == "sgd":
         negatives = loss.options.get("negatives")
         options["rate"] *= _SGD / (batch * (negatives if isinstance(negatives, int) else batch - 1))
     if cell.supervised:
         views = (scale.test_views or "none") if cell.deformed else "none"
-        options |= {"views": views, "rate": 1e-3, "epochs": scale.supervised_epochs}
+        passes = scale.supervised_epochs * (max(scale.sizes, default=size) // batch) / (size // batch)
+        options |= {"views": views, "rate": 1e-3, "epochs": passes}
     else:  # whole steps, so that a scale's pairs are what is trained
         options["epochs"] = ceil(scale.pairs / batch) / (size // batch)
     if options.get("rule") == "dtp":
@@ -118,7 +119,7 @@ def learn(job: Job, images: ImageSet | None = None, part: str = "", share: float
     `part` tells runs of one cell apart; `share` is how much of the cell's work this is.
     """
     cell, scale = job.cell, job.scale
-    images = images or job.set(1 if cell.supervised or cell.probe_set else 0)
+    images = images or job.set(cell.learns_from)
     config = config_of(cell, scale, job.seed, len(images))
     if part:
         config = replace(config, data=images.name)
@@ -229,23 +230,6 @@ def _probed(job: Job, learned: Learned, train: ImageSet, x: Tensor, score: float
     return ProbeResult(len(learned.encoder), what, protocol, len(train), len(x), score, job.seed, details).as_dict()
 
 
-def strengths(views: str) -> dict[str, str]:
-    """Policies like `views`, weaker and stronger, by a number that says how strong; none for a policy without one.
-
-    >>> strengths("deformed-cifar(p=0.2)")["0.4"]
-    'deformed-cifar(p=0.4)'
-    """
-    name = parse_call(views).name
-    if name == "deformed-cifar":
-        return {f"{p:g}": f"deformed-cifar(p={p:g})" for p in (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)}
-    if name == "digits":
-        return {
-            f"{s:g}": f"digits(rotation={30 * s:g}, log_scale={0.3 * s:g}, shift={0.2 * s:g})"
-            for s in (0.25, 0.5, 0.75, 1, 1.25, 1.5)
-        }
-    return {}
-
-
 def tested(job: Job) -> dict[str, Any]:
     """Accuracies of classifiers fitted on plain pictures, some and all of them: on test images that are plain, deformed,
     deformed more and less, and, where a table has several sizes of the training set, corrupted."""
@@ -254,13 +238,16 @@ def tested(job: Job) -> dict[str, Any]:
     if max(sizes) > len(train):
         raise InputError(f"{train.name} has {len(train):,} pictures; {job.table.name} takes at least {max(sizes):,}.")
     classifiers: dict[int, tuple[nn.Sequential, nn.Linear]] = {}
+    by_size: dict[int, dict[str, Any]] = {}
     learned = None
     x = None
     for number, size in enumerate(sizes):
         if job.cell.supervised:
             few = train if size == len(train) else train.take(None, size)
-            learned = learn(job, few, f"-{size}", share=0.8 * (number + 1) / len(sizes))
+            views = f"-{file_name(scale.test_views or 'none')}" if job.cell.deformed else ""
+            learned = learn(job, few, f"-{size}{views}", share=0.8 * (number + 1) / len(sizes))
             assert learned.classifier is not None
+            by_size[size] = {"config": learned.config, "run": learned.run}
             classifiers[size] = (learned.encoder, learned.classifier)
         else:
             if learned is None or x is None:
@@ -309,6 +296,7 @@ def tested(job: Job) -> dict[str, Any]:
         "curve": found["curve"],
         "corruptions": found.get("corruptions", {}),
         "images": hashes,
+        "by_size": by_size,
         "config": learned.config,
         "run": learned.run,
     }
@@ -401,11 +389,21 @@ def margins(job: Job) -> dict[str, Any]:
     return {"scores": scores, "quantiles": quantiles, "m1": loss.m1, "m2": loss.m2, "config": settings, "run": {}}
 
 
-MEASURES: dict[str, Callable[[Job], dict[str, Any]]] = {
-    "probe": probe,
-    "tested": tested,
-    "layers": layers,
-    "curve": curve,
-    "separation": separation,
-    "margins": margins,
+_PROBED = frozenset({"probe_epochs", "probe_set", "test_set", "test_views", "strength"})
+
+
+class Measure(NamedTuple):
+    """What is measured of a cell, and the options of a scale that it reads beside those that training does."""
+
+    of: Callable[[Job], dict[str, Any]]
+    reads: frozenset[str]
+
+
+MEASURES: dict[str, Measure] = {
+    "probe": Measure(probe, _PROBED),
+    "tested": Measure(tested, _PROBED),
+    "layers": Measure(layers, _PROBED),
+    "curve": Measure(curve, frozenset()),
+    "separation": Measure(separation, frozenset({"test_set", "test_views", "strength"})),
+    "margins": Measure(margins, frozenset({"encoder_set", "batch", "m1", "m2"})),
 }

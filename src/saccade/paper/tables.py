@@ -31,6 +31,11 @@ class Cell:
     def supervised(self) -> bool:
         return self.options.get("loss") == "cross-entropy"
 
+    @property
+    def learns_from(self) -> int:
+        """Which of a scale's sets it learns from: the encoder's (0) or the probe's (1)."""
+        return int(self.supervised or self.probe_set)
+
 
 @dataclass(frozen=True)
 class PaperTable:
@@ -209,7 +214,8 @@ TABLE2 = PaperTable(
     notes=(
         _UNPUBLISHED + " STL-10's margins are not either; they are CIFAR's where the caption names no others.",
         "Published: on STL-10. Scales other than paper's run on CIFAR's pictures upsampled to 64x64. The paper has no DTP row. "
-        "CLAPP's patches have 16 negatives, and its probe sees grey pictures, as the encoder did. Which of the published "
+        "CLAPP's patches have 16 negatives, batches of 16 pictures and views of their own, and its probe sees grey pictures, as "
+        "the encoder did. Which of the published "
         "numbers are with one negative is as far as can be told.",
     ),
 )

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from .paired import Paired
 
 if TYPE_CHECKING:
     import rich.table
@@ -43,7 +44,7 @@ def spread(values: Iterable[float], unit: str = "") -> Spread:
 class Link:
     """A cell that leads to where its number comes from, such as a run's configuration; `href` is a relative path."""
 
-    cell: "str | float | Spread"
+    cell: "str | float | Spread | Paired"
     href: str
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class Link:
             raise InputError(f"The link {self.href!r} leads elsewhere; a cell links to a relative path.")
 
 
-Cell = str | float | None | Spread | Link
+Cell = str | float | None | Spread | Paired | Link
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Table:
             return MISSING
         if isinstance(cell, str):
             return plain(cell)
+        if isinstance(cell, Paired):
+            return cell.shown()
         if not isinstance(cell, Spread):
             return number_text(cell, self.digits)
         decimals = _decimals(cell.mean, self.digits)
@@ -177,14 +180,26 @@ def _url(href: str) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Header and rows with full precision. A column that holds spreads becomes its mean, std and n; one more column
-    holds its units, and one its links, where it has any. Missing values are empty."""
+    """Header and rows with full precision. A column that holds spreads becomes its mean, std and n, one of differences
+    its mean, the ends of its interval, and n; one more column holds its units, and one its links, where it has any.
+    Missing values are empty. A name that several columns have is led by that of the column that they follow."""
     columns: list[list[str]] = []
+    leading = ""
     for i, name in enumerate(table.header):
+        if table.header.count(name) > 1:
+            name = f"{leading}, {name}"
+        else:
+            leading = name
         whole = [row[i] for row in table.rows]
         cells = [_inner(cell) for cell in whole]
         spreads = [cell for cell in cells if isinstance(cell, Spread)]
-        columns.append([f"{name} mean" if spreads else name, *map(_exact, cells)])
+        paired = [c if isinstance(c, Paired) else None for c in cells]
+        columns.append([f"{name} mean" if spreads or any(paired) else name, *map(_exact, cells)])
+        if any(paired):
+            for end, place in (("low", 0), ("high", 1)):
+                ends = (_exact(c.interval[place]) if c and c.interval else "" for c in paired)
+                columns.append([f"{name} {end}", *ends])
+            columns.append([f"{name} n", *(str(c.n) if c else "" for c in paired)])
         if spreads:
             columns.append([f"{name} std", *(_exact(c.std) if isinstance(c, Spread) else "" for c in cells)])
             columns.append([f"{name} n", *(str(c.n) if isinstance(c, Spread) else "" for c in cells)])
@@ -198,8 +213,8 @@ def to_csv(table: Table) -> str:
 
 
 def _exact(cell: Cell) -> str:
-    """A cell, or the mean of a spread, with all its digits."""
-    if isinstance(cell, Spread):
+    """A cell, or the mean of a spread or of differences, with all its digits."""
+    if isinstance(cell, Spread | Paired):
         return repr(cell.mean)
     return "" if cell is None else plain(cell) if isinstance(cell, str) else repr(cell)
 
@@ -255,13 +270,14 @@ def _latex(text: str) -> str:
 
 
 def as_data(table: Table) -> dict[str, Any]:
-    """The table for JSON, its numbers with all their digits: a spread is its mean, std, n and unit, a link what it shows.
+    """The table for JSON, its numbers with all their digits: a spread is its mean, std, n and unit, a difference its n,
+    mean, interval and p-values, a link what it shows.
 
     >>> as_data(Table(["rule", "%"], [["bp", Spread(58.0625, None, 1)]], "Two"))["rows"]
     [['bp', {'mean': 58.0625, 'std': None, 'n': 1, 'unit': ''}]]
     """
     inner = [[_inner(cell) for cell in row] for row in table.rows]
-    rows = [[asdict(cell) if isinstance(cell, Spread) else cell for cell in row] for row in inner]
+    rows = [[asdict(cell) if isinstance(cell, Spread | Paired) else cell for cell in row] for row in inner]
     return {"caption": table.caption, "header": table.header, "rows": rows, "notes": table.notes}
 
 
