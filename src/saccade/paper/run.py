@@ -90,9 +90,7 @@ def refuse_idle(table: PaperTable, scale: str, changes: dict[str, Any]) -> None:
             continue
         trained = [[config_of(cell, one, 0, _MANY) for cell in table.cells if cell.trained] for one in (before, after)]
         if trained[0] == trained[1]:
-            raise InputError(
-                f"No number of {table.name} hangs on {option}; it takes the options that change something."
-            )
+            raise InputError(f"No number of {table.name} hangs on {option}; leave it out.")
 
 
 def chosen(table: PaperTable, cells: list[str] | None) -> list[Cell]:
