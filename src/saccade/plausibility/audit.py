@@ -43,7 +43,9 @@ def audit(config: TrainConfig, images: ImageSet | None = None, steps: int = STEP
     if not 1 <= steps <= 10_000:
         raise InputError(f"steps is {steps}; it takes a whole number of at least 1, at most 10,000.")
     started = time.perf_counter()
-    model, images = thin_model(config, images if images is not None else load(config.data, root=config.data_root), steps)
+    model, images = thin_model(
+        config, images if images is not None else load(config.data, root=config.data_root), steps
+    )
     small = model.config
     batch = loss.fitting_batch(model.sites[-1], _embedding_shape(model), 4 if _patches(model) else 8)
     if batch != small.batch:
