@@ -108,6 +108,13 @@ class Normalized(nn.Sequential):
         super().__init__(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
 
 
+class Lines(nn.Sequential):
+    """A network that ends in features of two axes, (channels, places)."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Flatten(2), nn.Conv1d(4, 3, 3, stride=2))
+
+
 def in_turn(function, tasks, progress):
     """An engine of one's own: one task after another, here."""
     return {name: function(task, lambda share: None) for name, task in tasks.items()}

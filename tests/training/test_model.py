@@ -208,6 +208,15 @@ def test_kolen_pollack_converges_as_predicted(config, images):
 
 
 @pytest.mark.parametrize("rule", RULES)
+def test_features_of_two_axes_learn_by_every_rule(config, images, rule):
+    model = build(replace(config, network="own.Lines", rule=rule), images)
+    weights = [p for name, p in model.encoder.named_parameters() if name.endswith("weight")]
+    before = [p.detach().clone() for p in weights]
+    train_step(model, images, 0)
+    assert not any(torch.equal(p, old) for p, old in zip(weights, before, strict=True))
+
+
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("schedule", ["e2e", "rll", "simultaneous"])
 def test_the_same_seed_is_the_same_run_and_another_is_not(config, images, schedule, rule):
     runs = []
