@@ -266,6 +266,12 @@ def test_a_flat_linear_map_is_flatten_and_linear_in_either_layout(layout):
     torch.testing.assert_close(map.input_gradient(error, map.weight), (error @ map.weight).view(2, 3, 4, 5))
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4, 5)])
+def test_a_flat_linear_maps_transpose_takes_features_of_any_axes(shape):
+    map, error = FlatLinear(shape, 7), torch.randn(2, 7)
+    torch.testing.assert_close(map.input_gradient(error, map.weight), (error @ map.weight).view(2, *shape))
+
+
 def test_flatten_before_a_linear_map_is_one_part_with_it():
     head, plain = build("flatten linear4 tanh", (2, 3, 3))[0], build("linear4 tanh", (18,))[0]
     assert [(name, type(part)) for name, part in head.named_children()] == [

@@ -89,6 +89,23 @@ def test_variations_that_cannot_be_used_are_refused(texts, said):
         sweep.parse(texts)
 
 
+@pytest.mark.parametrize(
+    ("varied", "seeds", "said"),
+    [
+        (
+            {"checkpoint_seconds": [30, 60]},
+            1,
+            "The sweep varies checkpoint_seconds, .* it takes fields other than device",
+        ),
+        ({"rule": ["bp", "rf"], "device": ["cpu"]}, 1, "The sweep varies device"),
+        ({"seed": [1, 2]}, 5, "The sweep varies seed and has seeds=5; it takes one or the other"),
+    ],
+)
+def test_variations_that_no_table_could_tell_apart_are_refused(tiny, varied, seeds, said):
+    with pytest.raises(InputError, match=said):
+        sweep.runs(tiny, varied, seeds)
+
+
 def test_a_combination_that_cannot_run_is_refused_before_any_runs(tmp_path, capsys):
     assert main(["sweep", "digits", "rule=[bp, none]", "--out", str(tmp_path / "out")]) == 2
     assert "Unknown rule 'none'" in capsys.readouterr().err

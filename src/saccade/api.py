@@ -4,6 +4,7 @@ A run is a folder. Functions take the folder's path, or what `train` returned, w
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -415,7 +416,10 @@ def export(run: Path | str, out: Path | str, *, to: str = "huggingface", layer: 
         takes = "none, for the whole encoder" if to == "huggingface" else f"1 to {len(encoder)}"
         raise InputError(f"layer is {layer} for the form {to} of {run}; it takes {takes}.")
     if to == "huggingface":
-        return write_pretrained(encoder, config, run, out, audit(config))
+        report: Report | None = None
+        with suppress(InputError):  # of what trained on other pictures than can be had here, say: the card goes without
+            report = audit(config)
+        return write_pretrained(encoder, config, run, out, report)
     if out.is_dir() or not out.parent.is_dir():
         raise InputError(f"{out} cannot be written; it takes a file in a folder that exists.")
     write = write_onnx if to == "onnx" else write_pt2

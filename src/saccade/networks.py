@@ -45,8 +45,8 @@ class FlatLinear(nn.Linear):
 
     def input_gradient(self, error: Tensor, weight: Tensor) -> Tensor:
         """The transposed map with `weight` applied to `error` (batch, out_features)."""
-        channels, height, width = self.in_shape
-        return (error @ _channels_last_columns(weight, self.in_shape)).view(-1, height, width, channels).movedim(-1, 1)
+        last = (*self.in_shape[1:], self.in_shape[0])
+        return (error @ _channels_last_columns(weight, self.in_shape)).unflatten(1, last).movedim(-1, 1)
 
 
 @torch.fx.wrap  # torch.fx, which torchvision names layers with, takes it as one step: it cannot trace a question

@@ -53,7 +53,17 @@ def parse(texts: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def runs(base: TrainConfig, varied: Mapping[str, Sequence[Any]], seeds: int = 1) -> dict[str, TrainConfig]:
-    """The configurations of a sweep by their names. Raises InputError for one that cannot run."""
+    """The configurations of a sweep by their names.
+
+    Raises InputError for one that cannot run, for a field that decides nothing of a run's result, and for several seeds
+    where `seed` is varied.
+    """
+    if unfit := [name for name in varied if name in INCIDENTAL]:
+        raise InputError(
+            f"The sweep varies {unfit[0]}, of which no result depends; it takes fields other than {', '.join(INCIDENTAL)}."
+        )
+    if "seed" in varied and seeds != 1:
+        raise InputError(f"The sweep varies seed and has seeds={seeds}; it takes one or the other.")
     made = {}
     for values in product(*varied.values(), *([] if "seed" in varied else [range(base.seed, base.seed + seeds)])):
         names = [*varied, *([] if "seed" in varied else ["seed"])]

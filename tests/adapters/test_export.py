@@ -168,6 +168,17 @@ def test_a_card_has_no_section_of_which_the_run_has_nothing(run, tmp_path):
     assert titles == ["Use", "Data", "Training protocol", "Seeds", "Citation"]
 
 
+def test_a_run_that_cannot_be_audited_is_exported_all_the_same(run, tmp_path, monkeypatch):
+    def refused(*args):
+        raise InputError("It cannot be audited.")
+
+    monkeypatch.setattr("saccade.api.run_audit", refused)
+    folder = saccade.export(run, tmp_path / "model")
+    text = (folder / "README.md").read_text()
+    assert "## Seeds" in text and "## Audit" not in text
+    assert len(saccade.from_pretrained(folder)) == 2
+
+
 def test_an_earlier_export_is_replaced_and_other_folders_left_alone(run, exported, tmp_path):
     (exported / "README.md").write_text("old")
     saccade.export(run, exported)

@@ -36,6 +36,15 @@ def test_a_subfolder_for_each_class(tmp_path, limit):
     assert images.classes == ["cat", "dog"]
 
 
+def test_a_class_folders_name_goes_before_a_position(tmp_path):
+    for number in (1, 2, 3):
+        _save(tmp_path / f"{number}/a.png", PIXELS[number])
+    for chosen, number in (("1", 1), ("0", 1), ("3", 3)):
+        images = load(f"{tmp_path}?classes={chosen}")
+        assert images.classes == [str(number)]
+        assert torch.equal(images.images[0], torch.from_numpy(PIXELS[number]).permute(2, 0, 1))
+
+
 def test_a_flat_folder_has_no_labels(tmp_path):
     for number in range(3):
         _save(tmp_path / f"{number}.png", PIXELS[number])

@@ -40,6 +40,23 @@ def test_batch_take_and_shape(images):
     assert (bare.labels, bare.classes, bare.class_count) == (None, None, 0)
 
 
+@pytest.mark.parametrize("kind", [torch.as_tensor, np.asarray])
+@pytest.mark.parametrize(
+    ("pictures", "says"),
+    [
+        (
+            PICTURES / np.float32(255),
+            r"mine has pictures of float32 and shape \(10, 3, 4, 5\); it takes uint8, 0 to 255",
+        ),
+        (PICTURES.astype(np.int64), "pictures of int64"),
+        (PICTURES[:, 0], r"of uint8 and shape \(10, 4, 5\); it takes uint8, 0 to 255, of shape \(pictures, channels"),
+    ],
+)
+def test_only_bytes_are_pictures(pictures, says, kind):
+    with pytest.raises(InputError, match=says):
+        ImageSet(kind(pictures), name="mine")
+
+
 def test_fingerprint_is_of_the_content_alone(images, monkeypatch):
     expected = hashlib.sha256(repr((10, 3, 4, 5, True)).encode() + PICTURES.tobytes() + LABELS.numpy().tobytes())
     assert images.fingerprint() == expected.hexdigest()

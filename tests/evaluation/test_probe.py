@@ -108,13 +108,35 @@ def test_progress_names_the_stage(sets):
     assert list(dict.fromkeys(stages)) == ["features of train", "features of test", "probe of layer 1"]
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"epochs": 0}, "epochs: got 0, expected a whole number of at least 1"),
+        ({"epochs": -3}, "epochs: got -3"),
+        ({"epochs": 1.5}, "epochs: got 1.5"),
+        ({"batch": 0}, "batch: got 0, expected a whole number of at least 1"),
+        ({"batch": -5}, "batch: got -5"),
+        ({"rate": -1}, "rate: got -1, expected a finite number above 0"),
+        ({"rate": 0.0}, "rate: got 0.0"),
+        ({"rate": float("nan")}, "rate: got nan"),
+        ({"rate": float("inf")}, "rate: got inf"),
+        ({"layers": 1}, r"layers: got 1, expected a list of whole numbers from 0 \(the pixels\) to 2"),
+        ({"layers": []}, r"layers: got \[\]"),
+        ({"layers": ["2"]}, r"layers: got \['2'\]"),
+        ({"layers": [1, 3]}, r"layers: got \[1, 3\]"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_before_any_features_are_made(sets, options, says, monkeypatch):
+    monkeypatch.setattr(module, "features", None)
+    with pytest.raises(InputError, match=says):
+        probe(encoder(), *sets, **{"layers": [1], "protocol": "paper", **options})
+
+
 def test_refusals(sets):
     train, test = sets
     net = encoder()
     with pytest.raises(InputError, match="protocol"):
         probe(net, train, test, layers=[1], protocol="best")
-    with pytest.raises(InputError, match="layers"):
-        probe(net, train, test, layers=[3])
     with pytest.raises(InputError, match="grey"):
         probe(net, train, Set(9, "grey", 0, channels=1), layers=[1])
     with pytest.raises(InputError, match="many"):

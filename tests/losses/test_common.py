@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from saccade.errors import InputError
+from saccade.losses.clapp import CLAPP, clapp
+from saccade.losses.clapp_patches import CLAPPPatches, clapp_patches, terms
 from saccade.losses.common import Distances, l1_distances
+from saccade.losses.hinge import ContrastiveHinge, contrastive_hinge
+from saccade.losses.hinge_patches import hinge_patches, pairs
+from saccade.losses.simclr import SimCLR, simclr
 
 
 class Largest(TorchDispatchMode):
@@ -51,3 +57,69 @@ def test_a_remembered_list_gets_no_gradient_and_no_tensor_is_larger_than_a_block
     assert a.grad is None
     torch.testing.assert_close(b.grad, (b - a[:, None]).sign().sum(0).detach())
     assert largest.numbers == 4096  # of a possible 64 * 64 * 32
+
+
+def zeros(*shape):
+    return torch.zeros(shape)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: ContrastiveHinge(reading="autors"), "loss hinge has reading='autors'; it takes paper or authors"),
+        (lambda: contrastive_hinge(zeros(3, 4), zeros(3, 4), reading="autors"), "it takes paper or authors"),
+        (lambda: SimCLR(reduction="none"), "loss simclr has reduction='none'; it takes sum or mean"),
+        (lambda: simclr(zeros(3, 4), zeros(3, 4), reduction="none"), "it takes sum or mean"),
+        (lambda: CLAPP(reduction="avg"), "loss clapp has reduction='avg'; it takes sum or mean"),
+        (lambda: CLAPP(gradient="split"), "loss clapp has gradient='split'; it takes both or context_detached"),
+        (lambda: clapp(zeros(3, 4), zeros(3, 4), zeros(4, 4), reduction="avg"), "it takes sum or mean"),
+        (lambda: CLAPPPatches(reading="paper"), "loss clapp-patches has reading='paper'; it takes original or authors"),
+        (lambda: CLAPPPatches(place="here"), "it takes any or same"),
+        (lambda: CLAPPPatches(gradient="none"), "it takes both or"),
+        (
+            lambda: clapp_patches(zeros(2, 4, 2, 3), zeros(2, 4, 2, 3), zeros(1, 3, 3), [], reading="mine"),
+            "original or authors",
+        ),
+    ],
+)
+def test_words_that_are_none_are_refused_in_python_too(call, says):
+    with pytest.raises(InputError, match=says):
+        call()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [contrastive_hinge, lambda a, b: contrastive_hinge(a, b, negatives=2), simclr, ContrastiveHinge(), SimCLR()],
+)
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [((3, 4), (2, 4)), ((3, 4), (3, 5)), ((0, 4), (0, 4)), ((3, 4, 2), (3, 4, 2)), ((3,), (3,))],
+)
+def test_lists_that_are_no_pair_are_refused(loss, a, b):
+    with pytest.raises(InputError, match=r"it takes two lists of one shape, \(batch, width\), of at least 1 image"):
+        loss(zeros(*a), zeros(*b))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "reduction"),
+    [((3, 4), (2, 4), "sum"), ((3, 4, 2, 2), (3, 4, 2, 3), "sum"), ((0, 4), (0, 4), "sum"), ((1, 4), (1, 4), "mean")],
+)
+def test_features_that_are_no_pair_are_refused(a, b, reduction):
+    with pytest.raises(InputError, match=r"two lists of one shape, \(batch, channels, ...\), of at least [12] image"):
+        clapp(zeros(*a), zeros(*b), zeros(4, 4), reduction=reduction)
+
+
+def test_grids_that_are_no_pair_are_refused():
+    a, b = zeros(2, 4, 2, 3), zeros(2, 4, 2, 5)
+    with pytest.raises(InputError, match="two lists of one shape"):
+        hinge_patches(a, b, torch.zeros(2, 3, 2, 1, dtype=torch.int64))
+    with pytest.raises(InputError, match="two lists of one shape"):
+        clapp_patches(a, b, zeros(1, 3, 3), [])
+
+
+def test_places_of_patches_are_made_on_the_device():
+    """A copy from the processor would have a GPU's host wait."""
+    made = [pairs(5, "meta")]
+    for reading in ("original", "authors"):
+        made += [x for term in terms(5, 3, reading, "meta") for x in (term.contexts, term.targets)]
+    assert {x.device.type for x in made} == {"meta"}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from saccade.errors import InputError
 from saccade.losses.supervised import CrossEntropy, SupervisedHinge, supervised_hinge
 
 
@@ -45,3 +46,19 @@ def test_bfloat16_is_summed_in_float32(loss):
     h = h.detach().bfloat16()
     assert loss(h, labels).dtype == torch.float32
     torch.testing.assert_close(loss(h, labels).double(), loss(h.double(), labels), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), supervised_hinge])
+@pytest.mark.parametrize(
+    ("shape", "labels", "says"),
+    [
+        ((2, 4), [0, 4], "labels from 0 to 4; it takes 0 to 3"),
+        ((2, 4), [-1, 3], "labels from -1 to 3; it takes 0 to 3"),
+        ((2, 4), [0, 1, 2], r"shape \(2, 4\) and labels of shape \(3,\); it takes \(batch, classes\) and \(batch,\)"),
+        ((2, 4, 1), [0, 1], "it takes"),
+        ((0, 4), [], "of at least 1 image"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(loss, shape, labels, says):
+    with pytest.raises(InputError, match=says):
+        loss(torch.zeros(shape), torch.tensor(labels, dtype=torch.int64))

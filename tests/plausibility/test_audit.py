@@ -87,6 +87,22 @@ def test_labels_are_as_they_were_after_an_audit(images):
     assert before.equal(images.labels)
 
 
+def test_labels_are_as_they_were_after_an_audit_that_fails(images, monkeypatch):
+    before, updates = images.labels.clone(), []
+
+    def failing(world):
+        updates.append(images.labels.clone())
+        if len(updates) == 2:
+            raise InterruptedError
+        return {}
+
+    monkeypatch.setattr("saccade.plausibility.learning.World.updates", failing)
+    monkeypatch.setattr("saccade.plausibility.learning.examine", lambda world: [])
+    with pytest.raises(InterruptedError):
+        audit(_config((ONE, "e2e", "rf", "sgd")), images)
+    assert not before.equal(updates[1]) and before.equal(images.labels)
+
+
 def test_a_queue_is_measured_against_what_is_declared(images):
     _, report, _ = _judged("a queue longer than declared", images)
     [evidence] = [f.evidence for f in report.findings if (f.part, f.condition) == ("loss", "time")]
@@ -160,6 +176,21 @@ def test_thinned():
     assert small.network == "conv4 hardtanh | conv4 maxpool | conv8 hardtanh | conv8 maxpool | conv64 maxpool"
     assert (small.head, small.batch, small.precision) == ("flatten linear13", 8, "float64")
     assert thinned(TrainConfig(network="violators.skipping_network"), 64).network == "violators.skipping_network"
+
+
+@pytest.mark.parametrize(
+    ("options", "setting"),
+    [
+        ({"network": "violators.grey_network"}, "views of 1x28x28"),
+        ({"network": " | ".join(["conv4 maxpool"] * 6), "size": 64}, "batch 8, views of 3x64x64"),
+        ({"network": "conv8 maxpool", "views": "window", "size": 24}, "batch 8, views of 3x24x24"),
+        ({"network": "conv8 maxpool", "loss": "hinge(negatives=9)"}, "batch 16, views of 3x32x32"),
+    ],
+)
+def test_what_trains_is_audited(images, options, setting):
+    report = audit(TrainConfig(**violators._BASE | options), images)
+    assert setting in report.setting
+    assert report.verdict("asymmetric") == MET
 
 
 def test_what_cannot_train_is_refused(images):

@@ -263,6 +263,10 @@ def skipping_network():
     return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.LeakyReLU(), Skip(), nn.Conv2d(4, 5, 3, stride=2), nn.SiLU())
 
 
+def grey_network():
+    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=4), nn.Tanh(), nn.Conv2d(4, 5, 3, stride=2))
+
+
 ONE = "hinge(negatives=1, block=true)"
 DENSE = "flatten linear96 tanh | linear80 tanh"  # thinned to 12 and 10
 CONVOLUTIONS = "conv32 tanh maxpool | conv40 relu maxpool"

@@ -8,10 +8,9 @@ import torch
 from saccade.config.run import TrainConfig
 from saccade.data import ImageSet, load
 from saccade.errors import InputError
-from saccade.plausibility.audit import stand_in, thinned
+from saccade.plausibility.audit import thin_model
 from saccade.report.schematic import flow, pairs, schematic, timeline
 from saccade.rules.gradient import Backpropagation
-from saccade.training.model import build
 
 SMALL = {
     "data": "digits:train[:64]",
@@ -38,8 +37,7 @@ WAYS = {
 
 def seen(site=0, **options):
     config = TrainConfig(**SMALL | options)
-    images = stand_in(load(config.data))
-    return flow(build(thinned(config, len(images)), images), images, site)
+    return flow(*thin_model(config, load(config.data)), site)
 
 
 def words(svg):

@@ -394,6 +394,9 @@ def test_reconstruction_errors_are_ratios_of_squares():
         (LocallyConnected2d(2, 3, (7, 6), 3, stride=2), (2, 7, 6)),
         (nn.Sequential(nn.Flatten(), nn.Linear(24, 5)), (2, 3, 4)),
         (nn.Linear(4, 5), (4,)),
+        (nn.Linear(4, 5), (2, 4)),
+        (nn.Sequential(nn.Flatten(2), nn.Conv1d(2, 3, 3)), (2, 4, 3)),
+        (nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(2)), (2, 5, 6)),
     ],
 )
 def test_inverses_lead_back_to_the_shape_below(part, shape):

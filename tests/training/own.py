@@ -1,5 +1,7 @@
 """Losses of one's own, named by dotted paths in tests: each goes wrong in its way."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -48,6 +50,43 @@ class Tied(nn.Sequential):
         super().__init__(nn.Flatten(), first, nn.Tanh(), nn.Dropout(0.2), second, nn.Tanh())
 
 
+def of_each(z_a, z_b):
+    """One value an image."""
+    return (z_a - z_b).abs().sum(1)
+
+
+def nothing(z_a, z_b):
+    """It forgets to return what it made."""
+    (z_a - z_b).abs().sum()
+
+
+def a_float(z_a, z_b):
+    return (z_a - z_b).abs().sum().item()
+
+
+def detached(z_a, z_b):
+    return (z_a - z_b).abs().sum().detach()
+
+
+def counted(z_a, z_b):
+    return ((z_a - z_b).abs() > 1).sum()
+
+
+class Counting(nn.Module):
+    """Draws, and counts its calls; `seen` holds the shapes that it and its copies were called with."""
+
+    seen: ClassVar[list[tuple[int, ...]]] = []
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, z_a, z_b):
+        self.calls += 1
+        self.seen += [tuple(z_a.shape), tuple(z_b.shape)]
+        return ((z_a - z_b) * torch.rand_like(z_a)).abs().sum()
+
+
 class Halves(nn.Module):
     """A loss that each half of the batch has for itself."""
 
@@ -67,6 +106,13 @@ class Normalized(nn.Sequential):
 
     def __init__(self):
         super().__init__(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+
+
+class Lines(nn.Sequential):
+    """A network that ends in features of two axes, (channels, places)."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Flatten(2), nn.Conv1d(4, 3, 3, stride=2))
 
 
 def in_turn(function, tasks, progress):

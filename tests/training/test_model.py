@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from own import Counting
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -207,6 +208,15 @@ def test_kolen_pollack_converges_as_predicted(config, images):
 
 
 @pytest.mark.parametrize("rule", RULES)
+def test_features_of_two_axes_learn_by_every_rule(config, images, rule):
+    model = build(replace(config, network="own.Lines", rule=rule), images)
+    weights = [p for name, p in model.encoder.named_parameters() if name.endswith("weight")]
+    before = [p.detach().clone() for p in weights]
+    train_step(model, images, 0)
+    assert not any(torch.equal(p, old) for p, old in zip(weights, before, strict=True))
+
+
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("schedule", ["e2e", "rll", "simultaneous"])
 def test_the_same_seed_is_the_same_run_and_another_is_not(config, images, schedule, rule):
     runs = []
@@ -294,6 +304,38 @@ def test_the_encoder_is_what_the_sites_train(config, images):
         trained = [id(p) for site in model.sites for p in site.layers.parameters()]
         assert trained == [id(p) for p in model.encoder.parameters()]
         assert all(isinstance(site.head, nn.Module) for site in model.sites)
+
+
+@pytest.mark.parametrize(
+    ("loss", "says"),
+    [
+        ("own.of_each", r"The loss of_each gave torch.float64 of shape \(8,\), with a gradient; it takes one"),
+        ("own.nothing", "The loss nothing gave a NoneType; it takes one"),
+        ("own.a_float", "The loss a_float gave a float; it takes one"),
+        ("own.detached", r"gave torch.float64 of shape \(\), without a gradient; it takes one"),
+        ("own.counted", r"gave torch.int64 of shape \(\), without a gradient; it takes one"),
+        (
+            "torch.nn.TripletMarginLoss",
+            r"TripletMarginLoss cannot be called with embeddings of shape \(6,\) \(.*negative",
+        ),
+    ],
+)
+@pytest.mark.parametrize("schedule", ["e2e", "gll"])
+def test_a_loss_of_ones_own_that_gives_nothing_to_descend_is_refused(config, images, schedule, loss, says):
+    config = replace(config, loss=loss, schedule=schedule)
+    with pytest.raises(InputError, match=says) as caught:
+        build(config, images)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("schedule", ["e2e", "gll"])
+def test_a_loss_of_ones_own_is_tried_once_and_left_as_it_was(config, images, schedule):
+    Counting.seen.clear()
+    generators = torch.get_rng_state()
+    model = build(replace(config, loss="own.Counting", schedule=schedule), images)
+    assert torch.equal(torch.get_rng_state(), generators)
+    assert Counting.seen == [(8, 6), (8, 6)] * len(model.sites)
+    assert not any(site.loss.calls for site in model.sites)
 
 
 @pytest.mark.parametrize(("schedule", "fits"), [("e2e", False), ("rll", True)])

@@ -74,6 +74,13 @@ def test_none_is_the_picture_and_resizes_only_when_asked():
     torch.testing.assert_close(resized, deform.resized_crop(images / 255, whole, 8))
 
 
+def test_a_resized_oblong_picture_is_turned_as_a_square():
+    images = torch.randint(0, 256, (4, 1, 20, 60), dtype=torch.uint8)
+    k, text = keys(4), "similarity(rotation=180)"
+    square = (parse("none", size=32)(images, k), parse(text)(parse("none", size=32)(images, k), k))
+    assert parse(text, size=32)(images, k).equal(square[1]) and not square[0].equal(square[1])
+
+
 def test_float_and_uint8_pictures_give_the_same_views_and_stay_unchanged():
     images = pictures(5)
     as_float = images / 255
@@ -268,6 +275,18 @@ def test_a_deformation_of_ones_own():
 def test_a_deformation_that_is_none_is_refused(text, said):
     with pytest.raises(InputError, match=said):
         parse(text)(torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("name", [name for name in DEFORMATIONS if name != "standardize"])
+def test_what_clips_is_refused_after_standardized_values(name):
+    if name in ("flip", "grey"):
+        views = parse(f"standardize {name}")(pictures(4), keys(4))
+        assert views.min() < 0 and views.max() > 1
+    else:
+        with pytest.raises(
+            InputError, match=f"The views' {name} takes values in .* after standardize come flip, grey, s"
+        ):
+            parse(f"crop standardize flip {name}", size=12)
 
 
 def test_standardized_values():

@@ -59,10 +59,11 @@ class Option:
 
 @dataclass(frozen=True)
 class Deformation:
-    """What a deformation does, in a line, and its options."""
+    """What a deformation does, in a line, its options, and whether it takes values beyond [0, 1]."""
 
     description: str
     options: dict[str, Option]
+    beyond: bool = False
 
 
 _CHANCE = {"p": Option(1.0, 0, 1)}
@@ -76,7 +77,7 @@ DEFORMATIONS: dict[str, Deformation] = {
     "window": Deformation(
         "a box of the views' size, at a random place or at the centre, not resized", {"centre": Option(False)}
     ),
-    "flip": Deformation("left and right exchanged, with probability `p`", {"p": Option(0.5, 0, 1)}),
+    "flip": Deformation("left and right exchanged, with probability `p`", {"p": Option(0.5, 0, 1)}, beyond=True),
     "jitter": Deformation(
         "brightness, contrast, saturation and hue, in this order, with probability `p`",
         {
@@ -87,10 +88,11 @@ DEFORMATIONS: dict[str, Deformation] = {
             **_CHANCE,
         },
     ),
-    "grey": Deformation("all channels made the luminance, with probability `p`", {"p": Option(0.2, 0, 1)}),
+    "grey": Deformation("all channels made the luminance, with probability `p`", {"p": Option(0.2, 0, 1)}, beyond=True),
     "standardize": Deformation(
         "every value less `mean`, divided by `std`: views are then no longer in [0, 1]",
         {"mean": Option(0.5), "std": Option(0.25, 1e-6)},
+        beyond=True,
     ),
     "hsv": Deformation(
         "hue shifted by U(-hue, hue) of the circle, HSV's saturation times 2^U(-saturation, saturation); "
@@ -174,7 +176,8 @@ def resolve(text: str) -> tuple[Call, ...]:
     >>> [str(call) for call in resolve("digits(rotation=20) flip")][1]
     'flip(p=0.5)'
 
-    Raises InputError for an unknown name or option and for a strength out of its range.
+    Raises InputError for an unknown name or option, for a strength out of its range, and for what would clip the values that
+    `standardize` leaves.
     """
     calls: list[Call] = []
     for call in parse_calls(text, "views"):
@@ -190,6 +193,13 @@ def resolve(text: str) -> tuple[Call, ...]:
                 f"The views name {call.name!r}, which is neither a policy ({', '.join(POLICIES)}) nor a deformation "
                 f"({', '.join(DEFORMATIONS)}), nor the dotted path of a function of your own."
             )
+    names = [call.name for call in calls]
+    after = names[names.index("standardize") :] if "standardize" in names else []
+    if clips := [name for name in after if name in DEFORMATIONS and not DEFORMATIONS[name].beyond]:
+        raise InputError(
+            f"The views' {clips[0]} takes values in [0, 1] and comes after standardize; it takes its place before, and after "
+            f"standardize come {', '.join(name for name, one in DEFORMATIONS.items() if one.beyond)}."
+        )
     return tuple(calls)
 
 

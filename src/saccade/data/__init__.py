@@ -40,7 +40,7 @@ def load(
 
     `spec` is `NAME` or `NAME:SPLIT` (`saccade list` shows the names; the split is `train` unless said), a path to an
     `.npz`, or a path to a folder, which may be followed by `?size=64` to scale and crop its pictures. `?classes=3,5`
-    after any of them picks classes, by number or name, as `split_by_class` does. A slice in square brackets at the end
+    after any of them picks classes, by name or number, as `split_by_class` does. A slice in square brackets at the end
     picks some by position: `cifar10:train[:45000]`, `my.npz[45000:]`, `photos?size=64[-100:]`. A name
     goes before a folder that is called the same; write `./digits` for the folder. `shards:` and a folder of tar files or
     a pattern, such as `shards:/set/*.tar` or `shards:https://host/set/{000..099}.tar`, is read in a stream, without
@@ -59,7 +59,9 @@ def load(
     chosen = _CLASSES.fullmatch(text)
     images = _read(chosen[1] if chosen else text, root, download, free_memory() // 2 if limit is None else limit)
     if chosen:
-        images = split_by_class(images, [int(one) if one.isdecimal() else one for one in chosen[2].split(",")])
+        names = images.classes or []  # a name goes before a number: a folder 1 need not be class 1
+        wanted = [int(one) if one.isdecimal() and one not in names else one for one in chosen[2].split(",")]
+        images = split_by_class(images, wanted)
         images = replace(images, name=text)
     if match:
         images = images.take(start, stop)

@@ -17,7 +17,7 @@ from .shards import Shards
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Pictures with or without labels; `load` makes one, and it is never changed.
+    """Pictures with or without labels; `load` makes one, and it is never changed. Raises InputError for others than these.
 
     `images`: uint8 (pictures, channels, height, width), a tensor on `device`, or a numpy array (mapped from a file)
     where the set is larger than half of the free memory, or shards that are read in a stream; `batch` gives tensors in
@@ -32,6 +32,14 @@ class ImageSet:
     name: str = "images"
     source: str = "memory"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def __post_init__(self) -> None:
+        kind = getattr(self.images, "dtype", torch.uint8)  # shards have none, and decode to uint8
+        if kind not in (torch.uint8, np.uint8) or len(self.images.shape) != 4:
+            raise InputError(
+                f"{self.name} has pictures of {str(kind).removeprefix('torch.')} and shape {tuple(self.images.shape)}; it takes "
+                "uint8, 0 to 255, of shape (pictures, channels, height, width)."
+            )
 
     def __len__(self) -> int:
         return self.images.shape[0]

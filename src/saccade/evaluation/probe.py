@@ -1,5 +1,6 @@
 """Probe any layer of an encoder: features once, a simple classifier on each layer's, one result a layer."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -67,10 +68,21 @@ def probe(
 
     Raises:
         InputError: for sets without labels, test labels that the training set does not have, an unknown protocol,
-            layer or precision.
+            layer or precision, epochs or a batch below 1, a rate that is not above 0 and finite.
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol: got {protocol!r}, expected one of {', '.join(PROTOCOLS)}.")
+    for name, value in (("epochs", epochs), ("batch", batch)):
+        if type(value) is not int or value < 1:
+            raise InputError(f"{name}: got {value!r}, expected a whole number of at least 1.")
+    if not 0 < rate < math.inf:
+        raise InputError(f"rate: got {rate!r}, expected a finite number above 0.")
+    modules, pool_to = list(encoder), POOL_TO if protocol == "exact" else None
+    wanted = list(dict.fromkeys(layers)) if isinstance(layers, Iterable) else []
+    if not wanted or not all(type(layer) is int and 0 <= layer <= len(modules) for layer in wanted):
+        raise InputError(
+            f"layers: got {layers!r}, expected a list of whole numbers from 0 (the pixels) to {len(modules)}."
+        )
     train_y, test_y = _labels(train_set), _labels(test_set)
     classes = int(train_y.max()) + 1
     if test_y.max() >= classes:
@@ -82,7 +94,6 @@ def probe(
             f"{test_set.name} has other classes than {train_set.name} or in another order, so that their labels do not "
             "mean the same; a probe needs the same ones."
         )
-    modules, pool_to = list(encoder), POOL_TO if protocol == "exact" else None
     shapes = layer_shapes(modules, train_set)
     test_shape = tuple(test_set.batch(torch.zeros(1, dtype=torch.long)).shape[1:])
     if test_shape != shapes[0]:
@@ -92,7 +103,6 @@ def probe(
         return partial(progress, what) if progress else None
 
     results = []
-    wanted = list(dict.fromkeys(layers))
     # pooled features of all layers fit in memory and need one pass; unpooled ones are made for one layer at a time
     for group in [wanted] if pool_to else [[layer] for layer in wanted]:
         train_x, test_x = (

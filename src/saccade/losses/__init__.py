@@ -55,6 +55,9 @@ class _Called(nn.Module):
     def forward(self, z_a, z_b):
         return self.function(z_a, z_b)
 
+    def _get_name(self):
+        return getattr(self.function, "__name__", super()._get_name())
+
 
 def make(text: str) -> nn.Module:
     """The loss that `text` names: `hinge(negatives=5)`, or `lightly.loss.BarlowTwinsLoss(lambda_param=0.01)`.

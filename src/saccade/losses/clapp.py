@@ -5,7 +5,7 @@ applies it): one feature map predicts the other, through weights of the loss's o
 import torch
 from torch import Tensor, nn
 
-from .common import check_negatives, check_sized, following, full
+from .common import check_negatives, check_pair, check_sized, check_words, following, full
 
 
 def predict(weight: Tensor, features: Tensor) -> Tensor:
@@ -24,8 +24,11 @@ def clapp(f_a: Tensor, f_b: Tensor, weight: Tensor, *, negatives: int | str = "a
         reduction: "sum", or "mean": the mean over positives plus the mean over negatives, as Illing et al. take it
             (whose negatives are 1).
 
-    Returns a scalar. Raises InputError for more negatives than the batch has.
+    Returns a scalar. Raises InputError for more negatives than the batch has, lists of different shapes, an empty batch (of a
+    mean, one without negatives) and another reduction.
     """
+    check_words("clapp", reduction=reduction)
+    check_pair(f_a, f_b, flat=False, least=2 if reduction == "mean" else 1)
     n = len(f_a)
     check_negatives(negatives, n)
     predicted, seen = predict(full(weight), full(f_a)).flatten(1), full(f_b).flatten(1)
@@ -77,6 +80,7 @@ class CLAPP(Predicting):
 
     def __init__(self, *, negatives: int | str = "all", reduction: str = "sum", gradient: str = "both"):
         super().__init__((), gradient)
+        check_words("clapp", reduction=reduction, gradient=gradient)
         self.negatives, self.reduction = negatives, reduction
 
     @property

@@ -5,12 +5,13 @@ self-supervised contrastive predictions", and its code) and that of the public c
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from .clapp import Predicting, predict
-from .common import Drawing, check_grid, full
+from .common import Drawing, check_grid, check_pair, check_words, full, there
 
 
 @dataclass(frozen=True)
@@ -23,20 +24,17 @@ class Term:
     first: int
 
 
-def terms(rows: int, steps: int, reading: str) -> list[Term]:
-    """The terms of a grid of `rows`, at most `steps` of them.
+def terms(rows: int, steps: int, reading: str, device: torch.device | str = "cpu") -> list[Term]:
+    """The terms of a grid of `rows`, at most `steps` of them, made on the device.
 
     "original": W_k predicts k + 1 rows down, k = 1..steps, from every row that has such a target; negatives come from
     the rows that targets come from. "authors": W_k serves context row k = 0..steps - 1, whose targets are row k + 2 and
     all below it; negatives come from any row.
     """
-    last = min(steps, rows - 2)
+    last, below = min(steps, rows - 2), partial(torch.arange, device=device)
     if reading == "original":
-        return [
-            Term(torch.arange(rows - k - 1), torch.arange(k + 1, rows)[:, None], first=k + 1)
-            for k in range(1, last + 1)
-        ]
-    return [Term(torch.tensor([k]), torch.arange(k + 2, rows)[None], first=0) for k in range(last)]
+        return [Term(below(rows - k - 1), below(k + 1, rows)[:, None], first=k + 1) for k in range(1, last + 1)]
+    return [Term(below(k, k + 1), below(k + 2, rows)[None], first=0) for k in range(last)]
 
 
 def places(term: Term, grid: tuple[int, int], images: Tensor) -> Tensor:
@@ -44,7 +42,7 @@ def places(term: Term, grid: tuple[int, int], images: Tensor) -> Tensor:
     images to look in, give (batch, r, columns, p * count)."""
     rows, columns = grid
     row = images[:, None, None, None, :] * (rows - term.first) + (term.targets - term.first)[None, :, None, :, None]
-    place = row * columns + torch.arange(columns)[None, None, :, None, None]
+    place = row * columns + torch.arange(columns, device=row.device)[None, None, :, None, None]
     return place.flatten(3)
 
 
@@ -69,22 +67,25 @@ def clapp_patches(
         positive: (batch,), bool: images that contribute their positives and no negatives; the others the reverse. None:
             all contribute both.
 
-    Returns a scalar. Raises InputError for a grid of fewer than 3 rows.
+    Returns a scalar. Raises InputError for a grid of fewer than 3 rows, lists of different shapes and another reading.
     """
+    check_words("clapp-patches", reading=reading)
+    check_pair(contexts, targets, flat=False)
     n, rows, columns = contexts.shape[:3]
     check_grid(rows, columns, n)
     contexts, targets = full(contexts), full(targets)
     if reading == "original" and contexts.ndim > 4:
         contexts, targets = contexts.flatten(4).mean(4), targets.flatten(4).mean(4)
-    device, images = contexts.device, torch.arange(n)[:, None]
+    device = contexts.device
+    images = torch.arange(n, device=device)[:, None]
     both = torch.ones(n, dtype=torch.bool, device=device)
-    rewarded, punished = (both, both) if positive is None else (positive.to(device), ~positive.to(device))
+    rewarded, punished = (both, both) if positive is None else (there(positive, device), there(~positive, device))
     losses = []
-    for w, term, others in zip(weight, terms(rows, len(weight), reading), negatives, strict=False):
+    for w, term, others in zip(weight, terms(rows, len(weight), reading, device), negatives, strict=False):
         predicted = predict(full(w), contexts[:, term.contexts].flatten(0, 2)).flatten(1)
         pool = targets[:, term.first :].flatten(0, 2).flatten(1)
         own = places(term, (rows, columns), images)
-        index = torch.cat([own, others], 3).flatten(0, 2).to(device)
+        index = torch.cat([own, there(others, device)], 3).flatten(0, 2)
         u = scores(predicted, pool, index).unflatten(0, (n, -1))
         near, far = u[..., : own.shape[3]], u[..., own.shape[3] :]
         losses.append(_mean((1 - near).relu(), rewarded) + _mean((1 + far).relu(), punished))
@@ -139,6 +140,7 @@ class CLAPPPatches(Drawing, Predicting):
         gradient: str = "both",
     ):
         super().__init__((2, steps) if gradient == "split" else (steps,), gradient)
+        check_words("clapp-patches", reading=reading, place=place, gradient=gradient)
         self.reading, self.steps, self.negatives, self.place, self.coin = reading, steps, negatives, place, coin
 
     def drawn(self, batch: int, grid: tuple[int, int]) -> tuple[list[Tensor], Tensor | None]:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .. import draws
+from ..config.names import LOSSES
 from ..errors import InputError
 
 
@@ -20,6 +21,34 @@ def check_negatives(negatives: int | str, batch: int, most: int | None = None) -
         raise InputError(
             f"The loss wants negatives={negatives}, and a batch of {batch} images takes all or 1 to {most}."
         )
+
+
+def check_words(loss: str, **words: str) -> None:
+    """Raise InputError for an option that is none of the words that `config.names` lists for the loss."""
+    for name, word in words.items():
+        option = LOSSES[loss].options[name]
+        if not option.valid(word):
+            raise InputError(f"The loss {loss} has {name}={word!r}; it takes {option.accepts}.")
+
+
+def check_pair(z_a: Tensor, z_b: Tensor, *, flat: bool = True, least: int = 1) -> None:
+    """Raise InputError unless both lists have the same shape, (batch, width) or (batch, channels, ...) where not `flat`, with
+    at least `least` images."""
+    axes = z_a.ndim == 2 if flat else z_a.ndim >= 2
+    if z_a.shape != z_b.shape or not axes or len(z_a) < least:
+        raise InputError(
+            f"The loss got embeddings of shapes {tuple(z_a.shape)} and {tuple(z_b.shape)}; it takes two lists of one shape, (batch, "
+            f"{'width' if flat else 'channels, ...'}), of at least {least} image{'s' * (least > 1)}."
+        )
+
+
+def there(x: Tensor, device: torch.device) -> Tensor:
+    """What the processor has drawn, on the device: from pinned memory, of which a GPU takes its copy in its own time."""
+    return (
+        x.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda" and x.device.type == "cpu"
+        else x.to(device)
+    )
 
 
 def following(z: Tensor, count: int) -> Tensor:

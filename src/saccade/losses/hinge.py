@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .common import check_negatives, following, full, l1_distances
+from .common import check_negatives, check_pair, check_words, following, full, l1_distances
 
 
 def contrastive_hinge(
@@ -18,12 +18,15 @@ def contrastive_hinge(
         reading: "paper", or "authors": their public code takes offsets 1..T-1 without wrapping around, at weight 1/T.
 
     Returns a scalar, a sum and not a mean. The (batch, batch, width) tensor of all differences is never made, and T
-    negatives cost T rows. Subgradients at a tie are 0. Raises InputError for more negatives than the batch has.
+    negatives cost T rows. Subgradients at a tie are 0. Raises InputError for more negatives than the batch has, lists of
+    different shapes, an empty batch and another reading.
 
     >>> z_a, z_b = torch.tensor([[0.0], [4.0]]), torch.tensor([[2.0], [5.0]])
     >>> float(contrastive_hinge(z_a, z_b))  # positives: [2 - 1]+ + [1 - 1]+; negatives: [3 - 5]+ + [3 - 2]+
     2.0
     """
+    check_words("hinge", reading=reading)
+    check_pair(z_a, z_b)
     n, z_a, z_b = len(z_a), full(z_a), full(z_b)
     check_negatives(negatives, n, n if reading == "authors" else None)
     if negatives == "all":
@@ -56,6 +59,7 @@ class ContrastiveHinge(nn.Module):
         reading: str = "paper",
     ):
         super().__init__()
+        check_words("hinge", reading=reading)
         self.m1, self.m2, self.negatives, self.block, self.reading = m1, m2, negatives, block, reading
 
     @property

@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor
 
-from .common import Drawing, check_grid, full
+from .common import Drawing, check_grid, check_pair, full, there
 
 
-def pairs(rows: int) -> Tensor:
-    """(anchor row, positive row) of every positive pair of a column, at least two rows apart: (pairs, 2).
+def pairs(rows: int, device: torch.device | str = "cpu") -> Tensor:
+    """(anchor row, positive row) of every positive pair of a column, at least two rows apart: (pairs, 2), on the device.
 
     >>> pairs(4).tolist()
     [[0, 2], [0, 3], [1, 3]]
     """
-    return torch.tensor([(k, below) for k in range(rows - 2) for below in range(k + 2, rows)])
+    return torch.triu_indices(rows, rows, 2, device=device).T
 
 
 def hinge_patches(anchors: Tensor, others: Tensor, negatives: Tensor, *, m1: float = 1.0, m2: float = 3.0) -> Tensor:
@@ -24,14 +24,15 @@ def hinge_patches(anchors: Tensor, others: Tensor, negatives: Tensor, *, m1: flo
             columns, flattened): (batch, pairs, columns, count), int64.
         m1, m2: margins, in units of L1 distance.
 
-    Returns a scalar, a sum. Raises InputError for a grid of fewer than 3 rows.
+    Returns a scalar, a sum. Raises InputError for a grid of fewer than 3 rows and for lists of different shapes.
     """
+    check_pair(anchors, others, flat=False)
     check_grid(anchors.shape[1], anchors.shape[2], len(anchors))
     anchors, others = full(anchors), full(others)
-    rows = pairs(anchors.shape[1])
+    rows = pairs(anchors.shape[1], anchors.device)
     a = anchors[:, rows[:, 0]]
     positives = (a - others[:, rows[:, 1]]).abs().sum(3)
-    drawn = others.flatten(0, 2)[negatives.to(others.device)]
+    drawn = others.flatten(0, 2)[there(negatives, others.device)]
     distances = (a[:, :, :, None] - drawn).abs().sum(4)
     return (positives - m1).relu().sum() + (m2 - distances).relu().sum()
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .common import full
+from .common import check_pair, check_words, full
 
 
 def simclr(z_a: Tensor, z_b: Tensor, *, temperature: float = 0.1, reduction: str = "sum") -> Tensor:
@@ -18,8 +18,10 @@ def simclr(z_a: Tensor, z_b: Tensor, *, temperature: float = 0.1, reduction: str
         temperature: tau, of the softmax over cosines.
         reduction: "sum" as in Eq. 1, or the "mean" over the 2 * batch views, as Chen et al. take it.
 
-    Returns a scalar.
+    Returns a scalar. Raises InputError for lists of different shapes, an empty batch and another reduction.
     """
+    check_words("simclr", reduction=reduction)
+    check_pair(z_a, z_b)
     z = F.normalize(torch.cat([full(z_a), full(z_b)]), dim=1)
     n = len(z_a)
     itself = torch.eye(2 * n, dtype=torch.bool, device=z.device)
@@ -34,6 +36,7 @@ class SimCLR(nn.Module):
 
     def __init__(self, *, temperature: float = 0.1, reduction: str = "sum"):
         super().__init__()
+        check_words("simclr", reduction=reduction)
         self.temperature, self.reduction = temperature, reduction
 
     def forward(self, z_a: Tensor, z_b: Tensor) -> Tensor:

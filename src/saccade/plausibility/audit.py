@@ -27,23 +27,26 @@ from .verdict import MET, UNDECIDED, VIOLATED, Finding, Report, Undecided
 
 STEPS = 3  # real steps that each site learns for
 _THIN = 8  # a thin network has an eighth of the channels
+_BATCH, _SIDE = 8, 32  # pictures and pixels a side, where they are enough
 
 
 def audit(config: TrainConfig, images: ImageSet | None = None, steps: int = STEPS) -> Report:
     """Which of the paper's conditions the parts of a configuration meet, found by running it.
 
     The network is thinned: the same layers with an eighth of their channels, a small batch, 32 pixels a side, float64,
-    on the processor; no condition hangs on these. A network given by a dotted path stays as it is. `images` stand in
-    for the configured ones. Each site learns for `steps` real steps, over which feedback weights are followed.
+    on the processor; no condition hangs on these. Batch and views are larger where loss or layers want it. A network
+    given by a dotted path stays as it is. `images` stand in for the configured ones. Each site learns for `steps` real
+    steps, over which feedback weights are followed.
 
     Raises InputError for a configuration that cannot be trained.
     """
     if not 1 <= steps <= 10_000:
         raise InputError(f"steps is {steps}; it takes a whole number of at least 1, at most 10,000.")
     started = time.perf_counter()
-    images = stand_in(images if images is not None else load(config.data, root=config.data_root))
-    small = thinned(config, len(images), steps)
-    model = build(small, images)
+    model, images = thin_model(
+        config, images if images is not None else load(config.data, root=config.data_root), steps
+    )
+    small = model.config
     batch = loss.fitting_batch(model.sites[-1], _embedding_shape(model), 4 if _patches(model) else 8)
     if batch != small.batch:
         small = replace(small, batch=batch)
@@ -77,20 +80,46 @@ def audit(config: TrainConfig, images: ImageSet | None = None, steps: int = STEP
     return report
 
 
-def thinned(config: TrainConfig, available: int, steps: int = STEPS) -> TrainConfig:
+def thin_model(config: TrainConfig, images: ImageSet, steps: int = STEPS) -> tuple[Model, ImageSet]:
+    """A thin model and the few pictures that it sees.
+
+    Where it cannot be built on batches of 8 and views of 32 pixels, batches are of all 64 pictures (for a loss that wants
+    more negatives), and then views of the configured size (for layers that pool more often). A network given by a dotted
+    path may want grey pictures as they are. Raises InputError for a configuration that cannot be trained.
+    """
+    few = stand_in(images)
+    sizes = [(_BATCH, _SIDE), (len(few), _SIDE), (len(few), config.size)]
+    tries = [(few, *size) for size in sizes]
+    if _dotted(config.network) and few.shape != images.shape:
+        tries += [(images.take(0, len(few)), *size) for size in sizes]
+    for pictures, batch, side in tries:
+        try:
+            return build(thinned(config, len(few), steps, batch, side), pictures), pictures
+        except InputError as error:
+            refused = error
+    raise refused
+
+
+def _dotted(network: str) -> bool:
+    return bool(re.fullmatch(r"\w+(\.\w+)+", network))
+
+
+def thinned(
+    config: TrainConfig, available: int, steps: int = STEPS, batch: int = _BATCH, side: int | None = _SIDE
+) -> TrainConfig:
     """The configuration with a thin network, small views and a small batch, in float64."""
 
     def thin(spec: str, divide: int) -> str:
         return re.sub(r"(conv|local|linear)(\d+)", lambda m: f"{m[1]}{max(4, -(-int(m[2]) // divide))}", spec)
 
     network = NETWORKS[config.network].layers if config.network in NETWORKS else config.network
-    dotted = re.fullmatch(r"\w+(\.\w+)+", network)
+    dotted = _dotted(network)
     return replace(
         config,
         network=network if dotted else thin(network, _THIN),
         head=re.sub(r"linear\d+", "linear13", head_of(config)),
-        size=config.size if dotted else 32,
-        batch=min(config.batch, available, 8),
+        size=config.size if dotted else side,
+        batch=min(config.batch, available, batch),
         epochs=steps,
         device="cpu",
         precision="float64",
@@ -232,9 +261,11 @@ def _peeking(report: Report, model: Model, images: ImageSet, worlds: list[World]
     kept = images.labels.clone()
     world = worlds[-1]
     before = world.updates()
-    images.labels.copy_(kept.roll(1))
-    after = world.updates()
-    images.labels.copy_(kept)
+    try:  # in place: what peeks at them has a way to them of its own
+        images.labels.copy_(kept.roll(1))
+        after = world.updates()
+    finally:
+        images.labels.copy_(kept)
     moved = [name for name in before if not torch.equal(before[name], after.get(name, before[name]))]
     trace = Trace()
     copied = world.copied()

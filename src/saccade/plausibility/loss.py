@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from .operations import complexity
 from .trace import Op, Trace
 from .verdict import MET, UNDECIDED, VIOLATED, Finding, Undecided
@@ -378,13 +377,13 @@ def _sign_cosine(subject: Subject, cases: list[list[Tensor]]) -> float:
 
 
 def fitting_batch(site: Any, shape: tuple[int, ...], least: int) -> int:
-    """The smallest batch, from `least` up, that the loss takes: it may want more negatives. Raises InputError."""
+    """The smallest batch, from `least` up, that the loss takes: it may want more negatives. Raises what the loss does."""
     images = least
     while True:
         subject = Subject(site, shape, images)
         try:
             subject.errors(subject.draw(1.0, 0))
-        except InputError:
+        except (RuntimeError, ValueError, IndexError):
             if images >= 64 * least:
                 raise
             images *= 2

@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..losses import make as make_loss
 from ..losses import needs
 from ..networks import imported, output_shape
-from ..plausibility.audit import stand_in, thinned, world_at
+from ..plausibility.audit import thin_model, world_at
 from ..plausibility.learning import Call, FixedErrors, World
 from ..plausibility.verdict import Undecided
 from ..training.model import Model, build, train_step
@@ -159,9 +159,8 @@ def schematic(config: TrainConfig, *, site: int | None = None, images: ImageSet 
     site = len(model.sites) // 2 if site is None else site
     if not 0 <= site < len(model.sites):
         raise InputError(f"site is {site}; it takes a whole number from 0 to {len(model.sites) - 1}.")
-    few = stand_in(images)
     with torch.random.fork_rng(devices=[]):
-        seen = flow(build(thinned(config, len(few)), few), few, site)
+        seen = flow(*thin_model(config, images), site)
     return _drawn(model, seen)
 
 

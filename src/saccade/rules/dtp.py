@@ -30,23 +30,23 @@ class Inverse(nn.Module):
     """Features above a layer to features below it, a linear map without activation, of the layer's own kind.
 
     Transposed convolution for a convolution, strided where the layer pools or strides (that is where it learns to
-    unpool); fully connected for a fully connected layer; for a locally connected one, its input repeated to size and a
-    locally connected map. Shapes are of one image's features, (channels, height, width) or (features,).
+    unpool); for a locally connected layer, its input repeated to size and a locally connected map; fully connected for
+    a fully connected layer, and where features have other axes above than below. Shapes are of one image's features,
+    such as (channels, height, width) or (features,).
     """
 
     def __init__(self, layer: nn.Module, below: tuple[int, ...], above: tuple[int, ...]):
         super().__init__()
         self.below = below
         map: Any = maps_of(layer)[0]
+        kernel = (3, 3) if isinstance(map, LocallyConnected2d) else getattr(map, "kernel_size", ())
         self.map: nn.Module
-        if len(above) == 1 or len(below) == 1:
+        if not len(kernel) == len(below) - 1 == len(above) - 1 > 0:
             self.map = nn.Linear(math.prod(above), math.prod(below))
         elif isinstance(map, LocallyConnected2d):
             self.map = LocallyConnected2d(above[0], below[0], (below[1], below[2]), kernel=3, padding=1)
         else:
-            geometry = [
-                _transposed_geometry(*sizes) for sizes in zip(map.kernel_size, below[1:], above[1:], strict=True)
-            ]
+            geometry = [_transposed_geometry(*sizes) for sizes in zip(kernel, below[1:], above[1:], strict=True)]
             transposed = getattr(nn, f"ConvTranspose{len(geometry)}d")
             self.map = transposed(above[0], below[0], *zip(*geometry, strict=True))
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import draws
+from ..errors import InputError
 from ..losses import needs
 from ..ranks import ALONE, Ranks
 
@@ -82,7 +83,10 @@ class Site(nn.Module):
         return 2 if self.needs.layout == "pair" and self.needs.gradient == "ab" else 1
 
     def evaluate(self, embeddings: list[Tensor], batch: Batch) -> Tensor:
-        """The loss of the parts' embeddings, in at least float32; leaves its value and the embeddings in `batch`."""
+        """The loss of the parts' embeddings, in at least float32; leaves its value and the embeddings in `batch`.
+
+        Raises InputError for a loss that gives nothing to descend.
+        """
         ranks = batch.ranks
         if ranks.gathers:
             embeddings = [ranks.gather(e, self.lists) for e in embeddings]
@@ -107,6 +111,14 @@ class Site(nn.Module):
             draw(draws.key(batch.seed, "loss", self.index, *own), batch.step)
         with torch.autocast(z[0].device.type, enabled=False), _alike(batch):
             loss = self.loss(*arguments)
+        if not isinstance(loss, Tensor) or loss.ndim or not (loss.is_floating_point() and loss.requires_grad):
+            gave = f"a {type(loss).__name__}"
+            if isinstance(loss, Tensor):
+                gave = f"{loss.dtype} of shape {tuple(loss.shape)}, {'with' if loss.requires_grad else 'without'} a gradient"
+            raise InputError(
+                f"The loss {self.loss._get_name()} gave {gave}; it takes one floating-point number, a tensor of shape (), with a "
+                "gradient."
+            )
         if ranks.count > 1 and not ranks.gathers:
             if self.needs.reduction == "mean":
                 loss = loss * (len(z[0]) / ranks.whole(len(z[0])))

@@ -1,5 +1,6 @@
 """A configuration made real: encoder, sites, rule, schedule, optimizers, and one training step of them all."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -141,6 +142,12 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
                 f"{config.network!r}, head {head_of(config)!r}; it takes a map, such as conv32, in each."
             )
     _refuse_shares(config, sites, ranks)
+    if choose(config.loss, LOSSES, "loss")[1] is None:
+        seen = slice(None) if ranks.gathers else ranks.share
+        count = len(range(config.batch)[seen])
+        labels = images.labels[:count].to(device) if wants.labels and images.labels is not None else None
+        for site, features in zip(sites, below, strict=True):
+            _try_loss(config, site, features, rows * count, labels, grid)
     stage = range(len(sites))
     if ranks.count > 1 and not ranks.shares:
         stage = stages(sites, _shapes_below(encoder, schedule, shape), ranks.count)[ranks.rank]
@@ -193,6 +200,40 @@ def _refuse_shares(config: TrainConfig, sites: list[Site], ranks: Ranks) -> None
                 f"The loss {config.loss} keeps what it has seen, which with negatives=local would differ among "
                 "processes; it takes gathered."
             )
+
+
+def _try_loss(
+    config: TrainConfig,
+    site: Site,
+    below: tuple[int, ...],
+    rows: int,
+    labels: Tensor | None,
+    grid: tuple[int, int] | None,
+) -> None:
+    """Refuse a loss of the user's own that cannot be called, or gives nothing to descend: InputError.
+
+    A copy is called once, with random embeddings (`rows`, ...), and the generators that it may draw from are put back.
+    """
+    try:
+        loss = copy.deepcopy(site.loss)
+    except Exception:  # it holds a file or a lock, say; the first step will tell
+        return
+    like = next(site.parameters())
+    shape = networks.output_shape(nn.Sequential(*site.stages()), below)
+    with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
+        torch.manual_seed(0)
+        trial = Site(site.index, nn.Sequential(), None, loss)  # no layers: its inputs are embeddings
+        batch = Batch(torch.randn(rows, *shape, dtype=like.dtype, device=like.device), labels, grid)
+        try:
+            trial.evaluate([x.requires_grad_(carries) for x, carries in trial.parts(batch.inputs)], batch)
+        except InputError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"The loss {config.loss} cannot be called with embeddings of shape {shape} ({reason}); it takes one that is "
+                "called as loss(z_a, z_b)."
+            ) from error
 
 
 def _view_shape(

@@ -67,6 +67,8 @@ class Policy:
         # Without a deformation that makes the size, the whole picture is resized before all others.
         if shape[1:] != size and not any(step.name in ("crop", "window") for step in self.steps):
             planned.append((_RESIZE, {}, _whole(keys, shape)))
+            if shape[1] != shape[2]:  # of square ones the form stays, and a shift is what it was, of their own width
+                shape = (shape[0], *size)
         for position, step in enumerate(self.steps):
             if step.name not in _KINDS:
                 planned.append((_own(step.name), step.options, (draws.substream(keys, position),)))
