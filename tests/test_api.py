@@ -92,6 +92,29 @@ def test_init_from_starts_at_the_trained_encoder(tiny, finished, tmp_path):
         saccade.train(replace(config, network="conv4 maxpool tanh"), out=tmp_path / "other")
 
 
+def test_before_training_is_the_encoder_that_the_run_began_with(tiny, tmp_path):
+    """What has no head of its own is compared: CLAPP's features."""
+    config = replace(tiny, loss="clapp(negatives=3)")
+    first = saccade.train(config, out=tmp_path / "first")
+    further = saccade.train(replace(config, init_from=str(first)), out=tmp_path / "further")
+    began, trained = saccade.load_encoder(further, initial=True), saccade.load_encoder(first)
+    assert all(map(torch.equal, began.parameters(), trained.parameters()))
+    assert_close(api.distances(further)["before"], api.distances(first)["after"], rtol=0, atol=0)
+    [from_first], [random] = (saccade.margins(replace(tiny, init_from=init)) for init in (str(first), None))
+    assert not torch.equal(from_first.positives, random.positives)
+    (first / "weights.safetensors").write_bytes((further / "weights.safetensors").read_bytes())
+    (first / "run.json").write_bytes((further / "run.json").read_bytes())
+    for use in (lambda: saccade.load_encoder(further, initial=True), lambda: api.distances(further)):
+        with pytest.raises(InputError, match="is not the one that .*further began with"):
+            use()
+    with pytest.raises(InputError, match="cannot be read"):
+        api.dry_run(replace(tiny, init_from=str(tmp_path / "nowhere")))
+
+
+def test_an_audit_needs_no_encoder_to_begin_with(tiny):
+    assert saccade.audit(replace(tiny, init_from="nowhere"), steps=1).configuration["init_from"] == "nowhere"
+
+
 def test_probe_is_kept_with_the_run_and_says_what_it_is(finished):
     plain, deformed = (
         saccade.probe(finished, "digits:train[:200]", "digits:test[:100]", layers=[1, 2], test_views=v)

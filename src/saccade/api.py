@@ -52,6 +52,7 @@ from .training.estimate import dry_run as dry_run
 from .training.folder import add_probes, configuration, read_facts, read_metrics
 from .training.loop import Progress
 from .training.verify import verify
+from .training.weights import begin, refuse_other_start
 from .views.sheet import sheet
 
 __all__ = [
@@ -115,11 +116,16 @@ def default_folder(config: TrainConfig) -> Path:
 
 
 def load_encoder(run: Path | str, *, initial: bool = False, device: str = "cpu") -> nn.Sequential:
-    """The encoder of a finished run, a plain `nn.Sequential` of layers in evaluation mode; `initial`: as it started."""
-    config = configuration(run)
-    shape = tuple(read_facts(Path(run))["shape"])
-    encoder = networks.build(config.network, shape, config.seed)
-    if not initial:
+    """The encoder of a finished run, a plain `nn.Sequential` of layers in evaluation mode; `initial`: as it started.
+
+    Raises InputError where the run began with another run's encoder (`init_from`) that is no longer there as it was.
+    """
+    config, facts = configuration(run), read_facts(Path(run))
+    encoder = networks.build(config.network, tuple(facts["shape"]), config.seed)
+    if initial:
+        refuse_other_start(run, config, facts)
+        begin(encoder, config)
+    else:
         networks.load_weights(encoder, read_weights(Path(run), "encoder."), run)
     return encoder.to(pick_device(device)).eval()
 
@@ -239,6 +245,7 @@ def distances(run: Path | str, images: Images | None = None) -> dict[str, tuple[
     Of the top site's embeddings; each is (positives (batch,), negatives (batch * (batch - 1),)).
     """
     config = configuration(run)
+    refuse_other_start(run, config, read_facts(Path(run)))
     loaded = _images(images if images is not None else config.data, config, pick_device(config.device))
     found = {}
     for when in ("before", "after"):

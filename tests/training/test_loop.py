@@ -11,7 +11,7 @@ import saccade
 from saccade.cli import main
 from saccade.config.names import LOSSES
 from saccade.errors import InputError, RunError
-from saccade.training import checkpoint
+from saccade.training import build, checkpoint
 from saccade.training.folder import read_metrics
 
 
@@ -154,6 +154,15 @@ def test_verify_refuses_what_it_cannot_replay(tiny, images, tmp_path):
     (run / "metrics.jsonl").unlink()
     with pytest.raises(InputError, match="has logged no losses yet"):
         saccade.verify(run)
+
+
+@pytest.mark.parametrize("loss", ["byol", "moco"])
+def test_the_slow_copy_starts_at_the_encoder_that_the_run_begins_with(tiny, images, tmp_path, loss):
+    source = saccade.train(tiny, out=tmp_path / "source", images=images)
+    [site] = build(replace(tiny, loss=loss, init_from=str(source)), images).sites
+    began = saccade.load_encoder(source)
+    for layers in (site.layers, site.slow[0]):
+        assert all(map(torch.equal, layers.parameters(), began.parameters()))
 
 
 def test_weights_that_are_not_what_the_run_wrote_are_refused(tiny, images, tmp_path):

@@ -95,6 +95,7 @@ def thinned(config: TrainConfig, available: int, steps: int = STEPS) -> TrainCon
         device="cpu",
         precision="float64",
         diagnostics=0,
+        init_from=None,  # whose encoder is not thin
     )
 
 

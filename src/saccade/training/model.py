@@ -27,6 +27,7 @@ from ..rules.feedback import maps_of
 from ..rules.site import Batch, Site
 from .diagnostics import backpropagated, measure, snapshot
 from .stages import stages
+from .weights import begin
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}  # of weights
 
@@ -112,7 +113,9 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
         )
     policy = views.parse(config.views, config.size)
     rows, shape, grid = _view_shape(policy, images, wants.layout, config.batch)
-    encoder = networks.build(config.network, shape, config.seed)
+    dtype = DTYPES[precision]
+    encoder = networks.build(config.network, shape, config.seed).to(dtype)
+    begin(encoder, config)
     schedule = _made(config.schedule, SCHEDULES, "schedule")
     rule = make_rule(config.rule)
     sites = _sites(config, encoder, schedule, shape, images)
@@ -121,7 +124,6 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
             f"The rule {config.rule} replaces the weights that carry errors from one map to the map below, and there "
             f"are none with the loss {config.loss} under the schedule {config.schedule}; it takes e2e, larger blocks, or bp."
         )
-    dtype = DTYPES[precision]
     size = 2 if precision == "bfloat16" else dtype.itemsize
     below = _shapes_below(encoder, schedule, shape)
     _refuse_too_large(config, sites, below, size * rows * (config.batch // ranks.count), device)

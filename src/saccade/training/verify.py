@@ -14,8 +14,9 @@ import torch
 from ..data import ImageSet, load
 from ..errors import InputError
 from .folder import configuration, read_facts, read_metrics, surroundings
-from .loop import Progress, fingerprint, replay
+from .loop import Progress, replay
 from .model import pick_device
+from .weights import refuse_other_start
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,7 @@ def verify(
         loaded = load(config.data, root=config.data_root, download=config.download, device=pick_device(config.device))
     if loaded.fingerprint() != facts["data"].get("sha256"):
         raise InputError(f"The images {loaded.name} are not those that {run} learned from; their hashes differ.")
-    if config.init_from and facts.get("initial_weights") != fingerprint(Path(config.init_from)):
-        raise InputError(f"The encoder in {config.init_from} is not the one that {run} began with; its hash differs.")
+    refuse_other_start(run, config, facts)
     with tempfile.TemporaryDirectory() as folder, _threads(facts.get("hardware")):
         again = replay(config, steps[-1], Path(folder), images=loaded, progress=progress)
         now = surroundings()
