@@ -198,6 +198,16 @@ def test_dry_run_says_what_a_run_takes(tiny):
     assert said["encoder"] == "2 layers, 252 parameters" and said["steps"] == "3 of 20 pictures"  # 4*9 + 6*4*9 weights
 
 
+def test_dry_run_asks_the_device_that_it_was_given(tiny, monkeypatch):
+    asked, images = [], saccade.load_images(tiny.data)
+    monkeypatch.setattr("saccade.training.estimate.pick_device", lambda name: torch.device("cuda:1"))
+    monkeypatch.setattr("saccade.training.estimate.load", lambda *args, **options: images)
+    monkeypatch.setattr("torch.cuda.synchronize", asked.append)
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: asked.append(device) or 0)
+    api.dry_run(tiny)
+    assert asked == [torch.device("cuda:1")] * 2
+
+
 @pytest.mark.parametrize("rule", ["rf", "dtp"])
 def test_diagnostics_are_lines_of_the_metrics(tiny, tmp_path, rule):
     run = saccade.train(replace(tiny, rule=rule, diagnostics=2), out=tmp_path / rule)

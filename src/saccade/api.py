@@ -217,7 +217,7 @@ def evaluate(run: Path | str, test: Images, *, test_views: str | None = None, de
     classes = read_facts(Path(run))["data"].get("classes")
     if images.labels.max() >= scores.shape[1] or (classes and images.classes and classes != images.classes):
         raise InputError(f"{images.name} has other classes than {run} was trained on; an accuracy needs the same ones.")
-    return 100 * float((scores.argmax(1) == images.labels).double().mean())
+    return 100 * float((scores.argmax(1).cpu() == images.labels.cpu()).double().mean())
 
 
 def embed(

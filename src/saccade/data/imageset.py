@@ -86,6 +86,10 @@ class ImageSet:
         """The same pictures, their labels forgotten."""
         return replace(self, labels=None, classes=None)
 
+    def to(self, device: torch.device) -> "ImageSet":
+        """The same set for work on the device (see `place`); a set that is there already is given back as it is."""
+        return self if self.device == device else place(self, device)
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the shape, the pictures' bytes and the labels: the same wherever they are kept.
 

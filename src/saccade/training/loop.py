@@ -148,7 +148,7 @@ def _prepared(config: TrainConfig, images: ImageSet | None, ranks: Ranks) -> tup
     if images is None:
         images = load(config.data, root=config.data_root, download=config.download, device=pick_device(config.device))
     model = build(config, images, ranks)
-    return model, images
+    return model, images.to(model.device)
 
 
 def _refuse_other_sources(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:

@@ -288,7 +288,7 @@ def make_batch(model: Model, images: ImageSet, step: int) -> tuple[views.Views, 
         model.device
     )
     wants = model.sites[0].needs
-    pictures = images.batch(index)
+    pictures = images.batch(index).to(model.device)
     if images.streamed and step + 1 < model.total_steps:
         images.expect(images.drawn(model.config.seed, step + 1, model.config.batch)[model.ranks.share])
     made = views.make_views(model.policy, pictures, keys, wants.layout)
