@@ -156,6 +156,16 @@ def test_verify_refuses_what_it_cannot_replay(tiny, images, tmp_path):
         saccade.verify(run)
 
 
+@pytest.mark.parametrize("network", ["own.dropping", "own.normalizing"])
+def test_diagnostics_change_no_draw_and_no_running_statistic(tiny, images, tmp_path, network):
+    config = replace(tiny, network=network, rule="dtp", schedule="simultaneous(block=2)")
+    kept = [
+        saccade.train(replace(config, diagnostics=d), out=tmp_path / str(d), images=images) / "weights.safetensors"
+        for d in (0, 1)
+    ]
+    assert kept[0].read_bytes() == kept[1].read_bytes()
+
+
 @pytest.mark.parametrize("loss", ["byol", "moco"])
 def test_the_slow_copy_starts_at_the_encoder_that_the_run_begins_with(tiny, images, tmp_path, loss):
     source = saccade.train(tiny, out=tmp_path / "source", images=images)

@@ -364,8 +364,7 @@ def _rounded_weights_keep_gradients() -> bool:
 
 def _learn(model: Model, site: Site, batch: Batch, watch: list[dict[str, Any]] | None) -> Iterator[None]:
     """Let one site learn from a batch. Pauses when the gradients of its last group are on their way."""
-    with torch.random.fork_rng(devices=[]):
-        expected = backpropagated(site, batch) if watch is not None else {}
+    expected = backpropagated(site, batch) if watch is not None else {}
     found: dict[str, Tensor] = {}
     groups = model.rule.groups(site) if model.ranks.shares else {}
     for group in model.rule.phases(site, batch):
