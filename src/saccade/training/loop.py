@@ -36,6 +36,7 @@ from .folder import (
 from .model import Model, build, pick_device, settle, train_step
 from .weights import WEIGHTS, fingerprint
 
+CONDITIONS = ("versions", "hardware", "source", "device", "precision", "processes")  # on which a run's bits hang
 LOG_EVERY = 50  # steps, or an epoch where that is shorter
 
 Progress = Callable[[int, int, float], None]  # step, steps in all, running loss
@@ -179,7 +180,7 @@ def _say_what_changed(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 def _earlier(before: dict[str, Any]) -> list[dict[str, Any]]:
     """What the parts of a run before this one were run on, for those that left something to continue."""
-    part = ("command", "date", "versions", "hardware", "source", "device", "precision", "processes", "resumed_at")
+    part = ("command", "date", *CONDITIONS, "resumed_at")
     return [*before.get("earlier", []), {name: before.get(name) for name in part}]
 
 
