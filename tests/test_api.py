@@ -115,6 +115,27 @@ def test_an_audit_needs_no_encoder_to_begin_with(tiny):
     assert saccade.audit(replace(tiny, init_from="nowhere"), steps=1).configuration["init_from"] == "nowhere"
 
 
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda run: saccade.train(images=torch.zeros(9, 1, 8, 8)),
+            "The images are of type Tensor; it takes an ImageSet",
+        ),
+        (lambda run: saccade.train(images=["a.png"]), "The images are of type list; it takes an ImageSet"),
+        (lambda run: saccade.audit(images=7), "The images are of type int; it takes an ImageSet"),
+        (lambda run: saccade.train({"rate": 1.0}), "The recipe is {'rate': 1.0}; it takes a TrainConfig, or the name"),
+        (lambda run: saccade.load_images("digits", device="gpu"), "The device 'gpu' cannot be used here"),
+        (lambda run: saccade.probe(run, "digits:train", "digits:test", seed="a"), "seed is 'a'; it takes a whole"),
+        (lambda run: saccade.embed(run, run), "The images are of type PosixPath; it takes an ImageSet"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(finished, call, sentence):
+    with pytest.raises(InputError) as error:
+        call(finished)
+    assert str(error.value).startswith(sentence)
+
+
 def test_probe_is_kept_with_the_run_and_says_what_it_is(finished):
     plain, deformed = (
         saccade.probe(finished, "digits:train[:200]", "digits:test[:100]", layers=[1, 2], test_views=v)

@@ -81,7 +81,7 @@ def train(
     config: TrainConfig | str | None = None,
     *,
     out: Path | str | None = None,
-    images: ImageSet | None = None,
+    images: Images | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Path:
@@ -94,7 +94,8 @@ def train(
     Raises InputError for what cannot run, before anything is written.
     """
     config = _configured(config, options, "train")
-    return run_training(config, Path(out) if out else default_folder(config), images=images, progress=progress)
+    given = None if images is None else _images(images, config, pick_device(config.device))
+    return run_training(config, Path(out) if out else default_folder(config), images=given, progress=progress)
 
 
 def _configured(config: TrainConfig | str | None, options: dict[str, Any], command: str) -> TrainConfig:
@@ -148,6 +149,10 @@ def load_classifier(run: Path | str, *, device: str = "cpu") -> nn.Sequential:
 def _images(images: Images, config: TrainConfig, device: torch.device) -> ImageSet:
     if isinstance(images, ImageSet):
         return images
+    if not isinstance(images, str):
+        raise InputError(
+            f"The images are of type {type(images).__name__}; it takes an ImageSet, as load_images gives it, or what names one."
+        )
     return load_images(images, root=config.data_root, download=config.download, device=device)
 
 
@@ -181,6 +186,8 @@ def probe(
 
     Raises InputError where a set has no labels, or does not fit the encoder.
     """
+    if not isinstance(seed, int):
+        raise InputError(f"seed is {seed!r}; it takes a whole number.")
     place = pick_device(device)
     encoder = load_encoder(run, initial=initial, device=str(place))
     config = configuration(run)
@@ -265,7 +272,7 @@ def distances(run: Path | str, images: Images | None = None) -> dict[str, tuple[
 def margins(
     config: TrainConfig | str | None = None,
     *,
-    images: ImageSet | None = None,
+    images: Images | None = None,
     batches: int = 1,
     beyond: float = 0.5,
     within: float = 0.9,
@@ -280,7 +287,7 @@ def margins(
     Raises InputError for a loss that has no pairs, and for shares that are not between 0 and 1.
     """
     config = _configured(config, options, "margins")
-    loaded = images if images is not None else _images(config.data, config, pick_device(config.device))
+    loaded = _images(images if images is not None else config.data, config, pick_device(config.device))
     return measure_margins(config, loaded, batches=batches, beyond=beyond, within=within, progress=progress)
 
 
@@ -483,7 +490,7 @@ def summary(run: Path | str) -> dict[str, Any]:
 
 
 def audit(
-    config: TrainConfig | str | None = None, *, images: ImageSet | None = None, steps: int = 3, **options: Any
+    config: TrainConfig | str | None = None, *, images: Images | None = None, steps: int = 3, **options: Any
 ) -> Report:
     """Which of the paper's plausibility conditions a configuration meets, found by running a few of its steps.
 
@@ -505,12 +512,15 @@ def audit(
     with named(options) as (texts, names):
         config = from_dict(asdict(config) | texts, "audit")
         check(config)
+        here = torch.device("cpu")
         if images is None:
             try:
-                images = load_images(config.data, root=config.data_root)
+                loaded = load_images(config.data, root=config.data_root)
             except InputError:
-                images = load_images("digits")
-        report = run_audit(config, images, steps)
+                loaded = load_images("digits")
+        else:
+            loaded = _images(images, config, here).to(here)
+        report = run_audit(config, loaded, steps)
     for part, name in names.items():
         report.configuration[part] = name
         report.setting = report.setting.replace(texts[part], name)

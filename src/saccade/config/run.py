@@ -167,6 +167,8 @@ def recipes() -> dict[str, Path]:
 
 def recipe(name: str | Path) -> TrainConfig:
     """The recipe of that name, or in that file. Raises InputError where there is none."""
+    if not isinstance(name, str | Path):
+        raise InputError(f"The recipe is {shown(name)}; it takes a TrainConfig, or the name or file of a recipe.")
     path = recipes().get(str(name), Path(name))
     if not os.path.isfile(path):  # which a name that is too long for a file does not upset
         raise InputError(f"There is no recipe {str(name)!r}; it takes a YAML file or one of {', '.join(recipes())}.")

@@ -15,7 +15,7 @@ from ..config.grammar import Call
 from ..config.names import LOSSES, OPTIMIZERS, RULES, SCHEDULES, choose
 from ..config.run import TrainConfig, check, head_of
 from ..data import ImageSet
-from ..data.memory import free_memory
+from ..data.memory import free_memory, pick_device
 from ..errors import InputError
 from ..losses import make as make_loss
 from ..losses import needs
@@ -30,20 +30,6 @@ from .stages import stages
 from .weights import begin
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}  # of weights
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that a configuration names; auto is the GPU where there is one. Raises InputError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}); it takes auto, cpu or cuda."
-        ) from None
-    return device
 
 
 def pick_precision(name: str, device: torch.device) -> str:
