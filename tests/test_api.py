@@ -92,6 +92,50 @@ def test_init_from_starts_at_the_trained_encoder(tiny, finished, tmp_path):
         saccade.train(replace(config, network="conv4 maxpool tanh"), out=tmp_path / "other")
 
 
+def test_before_training_is_the_encoder_that_the_run_began_with(tiny, tmp_path):
+    """What has no head of its own is compared: CLAPP's features."""
+    config = replace(tiny, loss="clapp(negatives=3)")
+    first = saccade.train(config, out=tmp_path / "first")
+    further = saccade.train(replace(config, init_from=str(first)), out=tmp_path / "further")
+    began, trained = saccade.load_encoder(further, initial=True), saccade.load_encoder(first)
+    assert all(map(torch.equal, began.parameters(), trained.parameters()))
+    assert_close(api.distances(further)["before"], api.distances(first)["after"], rtol=0, atol=0)
+    [from_first], [random] = (saccade.margins(replace(tiny, init_from=init)) for init in (str(first), None))
+    assert not torch.equal(from_first.positives, random.positives)
+    (first / "weights.safetensors").write_bytes((further / "weights.safetensors").read_bytes())
+    (first / "run.json").write_bytes((further / "run.json").read_bytes())
+    for use in (lambda: saccade.load_encoder(further, initial=True), lambda: api.distances(further)):
+        with pytest.raises(InputError, match="is not the one that .*further began with"):
+            use()
+    with pytest.raises(InputError, match="cannot be read"):
+        api.dry_run(replace(tiny, init_from=str(tmp_path / "nowhere")))
+
+
+def test_an_audit_needs_no_encoder_to_begin_with(tiny):
+    assert saccade.audit(replace(tiny, init_from="nowhere"), steps=1).configuration["init_from"] == "nowhere"
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda run: saccade.train(images=torch.zeros(9, 1, 8, 8)),
+            "The images are of type Tensor; it takes an ImageSet",
+        ),
+        (lambda run: saccade.train(images=["a.png"]), "The images are of type list; it takes an ImageSet"),
+        (lambda run: saccade.audit(images=7), "The images are of type int; it takes an ImageSet"),
+        (lambda run: saccade.train({"rate": 1.0}), "The recipe is {'rate': 1.0}; it takes a TrainConfig, or the name"),
+        (lambda run: saccade.load_images("digits", device="gpu"), "The device 'gpu' cannot be used here"),
+        (lambda run: saccade.probe(run, "digits:train", "digits:test", seed="a"), "seed is 'a'; it takes a whole"),
+        (lambda run: saccade.embed(run, run), "The images are of type PosixPath; it takes an ImageSet"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(finished, call, sentence):
+    with pytest.raises(InputError) as error:
+        call(finished)
+    assert str(error.value).startswith(sentence)
+
+
 def test_probe_is_kept_with_the_run_and_says_what_it_is(finished):
     plain, deformed = (
         saccade.probe(finished, "digits:train[:200]", "digits:test[:100]", layers=[1, 2], test_views=v)
@@ -173,6 +217,16 @@ def test_the_page_is_one_file_with_its_figures(finished):
 def test_dry_run_says_what_a_run_takes(tiny):
     said = api.dry_run(tiny)
     assert said["encoder"] == "2 layers, 252 parameters" and said["steps"] == "3 of 20 pictures"  # 4*9 + 6*4*9 weights
+
+
+def test_dry_run_asks_the_device_that_it_was_given(tiny, monkeypatch):
+    asked, images = [], saccade.load_images(tiny.data)
+    monkeypatch.setattr("saccade.training.estimate.pick_device", lambda name: torch.device("cuda:1"))
+    monkeypatch.setattr("saccade.training.estimate.load", lambda *args, **options: images)
+    monkeypatch.setattr("torch.cuda.synchronize", asked.append)
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: asked.append(device) or 0)
+    api.dry_run(tiny)
+    assert asked == [torch.device("cuda:1")] * 2
 
 
 @pytest.mark.parametrize("rule", ["rf", "dtp"])

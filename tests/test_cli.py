@@ -1,6 +1,7 @@
 """The command line: what it prints, its exit codes, and one sentence for every mistake."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ from PIL import Image
 from saccade.cli import COMMANDS, main
 from saccade.config.data_names import DATA
 from saccade.config.names import LOSSES, NETWORKS, RULES, SCHEDULES
-from saccade.config.run import read_recipe, recipe, recipes
+from saccade.config.run import TrainConfig, read_recipe, recipe, recipes
 from saccade.config.view_names import POLICIES
 
 TINY = [
@@ -58,6 +59,13 @@ def test_train_help_explains_each_field_with_its_default(capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "learning rate. (type: float, default: 0.0001)" in said
     assert "(type: int, default: 500)" in said
+
+
+def test_fields_may_be_null_where_their_help_says_so(capsys):
+    fields = re.findall(r"^ +(\w+): [^:]*; null: ", TrainConfig.__doc__, re.MULTILINE)
+    assert fields == ["size", "head", "data_root"]
+    assert main(["train", "digits", *(f"--{name}=null" for name in fields), "--print_config"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if ": null" in line][:1] == ["size: null"]
 
 
 def test_print_config_writes_a_recipe_that_reads_back(capsys, tmp_path):

@@ -53,6 +53,7 @@ from .training.estimate import dry_run as dry_run
 from .training.folder import add_probes, configuration, read_facts, read_metrics
 from .training.loop import Progress
 from .training.verify import verify
+from .training.weights import begin, refuse_other_start
 from .views.sheet import sheet
 
 __all__ = [
@@ -81,7 +82,7 @@ def train(
     config: TrainConfig | str | None = None,
     *,
     out: Path | str | None = None,
-    images: ImageSet | None = None,
+    images: Images | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Path:
@@ -94,7 +95,8 @@ def train(
     Raises InputError for what cannot run, before anything is written.
     """
     config = _configured(config, options, "train")
-    return run_training(config, Path(out) if out else default_folder(config), images=images, progress=progress)
+    given = None if images is None else _images(images, config, pick_device(config.device))
+    return run_training(config, Path(out) if out else default_folder(config), images=given, progress=progress)
 
 
 def _configured(config: TrainConfig | str | None, options: dict[str, Any], command: str) -> TrainConfig:
@@ -116,11 +118,16 @@ def default_folder(config: TrainConfig) -> Path:
 
 
 def load_encoder(run: Path | str, *, initial: bool = False, device: str = "cpu") -> nn.Sequential:
-    """The encoder of a finished run, a plain `nn.Sequential` of layers in evaluation mode; `initial`: as it started."""
-    config = configuration(run)
-    shape = tuple(read_facts(Path(run))["shape"])
-    encoder = networks.build(config.network, shape, config.seed)
-    if not initial:
+    """The encoder of a finished run, a plain `nn.Sequential` of layers in evaluation mode; `initial`: as it started.
+
+    Raises InputError where the run began with another run's encoder (`init_from`) that is no longer there as it was.
+    """
+    config, facts = configuration(run), read_facts(Path(run))
+    encoder = networks.build(config.network, tuple(facts["shape"]), config.seed)
+    if initial:
+        refuse_other_start(run, config, facts)
+        begin(encoder, config)
+    else:
         networks.load_weights(encoder, read_weights(Path(run), "encoder."), run)
     return encoder.to(pick_device(device)).eval()
 
@@ -143,6 +150,10 @@ def load_classifier(run: Path | str, *, device: str = "cpu") -> nn.Sequential:
 def _images(images: Images, config: TrainConfig, device: torch.device) -> ImageSet:
     if isinstance(images, ImageSet):
         return images
+    if not isinstance(images, str):
+        raise InputError(
+            f"The images are of type {type(images).__name__}; it takes an ImageSet, as load_images gives it, or what names one."
+        )
     return load_images(images, root=config.data_root, download=config.download, device=device)
 
 
@@ -176,6 +187,8 @@ def probe(
 
     Raises InputError where a set has no labels, or does not fit the encoder.
     """
+    if not isinstance(seed, int):
+        raise InputError(f"seed is {seed!r}; it takes a whole number.")
     place = pick_device(device)
     encoder = load_encoder(run, initial=initial, device=str(place))
     config = configuration(run)
@@ -212,7 +225,7 @@ def evaluate(run: Path | str, test: Images, *, test_views: str | None = None, de
     classes = read_facts(Path(run))["data"].get("classes")
     if images.labels.max() >= scores.shape[1] or (classes and images.classes and classes != images.classes):
         raise InputError(f"{images.name} has other classes than {run} was trained on; an accuracy needs the same ones.")
-    return 100 * float((scores.argmax(1) == images.labels).double().mean())
+    return 100 * float((scores.argmax(1).cpu() == images.labels.cpu()).double().mean())
 
 
 def embed(
@@ -240,6 +253,7 @@ def distances(run: Path | str, images: Images | None = None) -> dict[str, tuple[
     Of the top site's embeddings; each is (positives (batch,), negatives (batch * (batch - 1),)).
     """
     config = configuration(run)
+    refuse_other_start(run, config, read_facts(Path(run)))
     loaded = _images(images if images is not None else config.data, config, pick_device(config.device))
     found = {}
     for when in ("before", "after"):
@@ -259,7 +273,7 @@ def distances(run: Path | str, images: Images | None = None) -> dict[str, tuple[
 def margins(
     config: TrainConfig | str | None = None,
     *,
-    images: ImageSet | None = None,
+    images: Images | None = None,
     batches: int = 1,
     beyond: float = 0.5,
     within: float = 0.9,
@@ -274,7 +288,7 @@ def margins(
     Raises InputError for a loss that has no pairs, and for shares that are not between 0 and 1.
     """
     config = _configured(config, options, "margins")
-    loaded = images if images is not None else _images(config.data, config, pick_device(config.device))
+    loaded = _images(images if images is not None else config.data, config, pick_device(config.device))
     return measure_margins(config, loaded, batches=batches, beyond=beyond, within=within, progress=progress)
 
 
@@ -485,7 +499,7 @@ def summary(run: Path | str) -> dict[str, Any]:
 
 
 def audit(
-    config: TrainConfig | str | None = None, *, images: ImageSet | None = None, steps: int = 3, **options: Any
+    config: TrainConfig | str | None = None, *, images: Images | None = None, steps: int = 3, **options: Any
 ) -> Report:
     """Which of the paper's plausibility conditions a configuration meets, found by running a few of its steps.
 
@@ -507,12 +521,15 @@ def audit(
     with named(options) as (texts, names):
         config = from_dict(asdict(config) | texts, "audit")
         check(config)
+        here = torch.device("cpu")
         if images is None:
             try:
-                images = load_images(config.data, root=config.data_root)
+                loaded = load_images(config.data, root=config.data_root)
             except InputError:
-                images = load_images("digits")
-        report = run_audit(config, images, steps)
+                loaded = load_images("digits")
+        else:
+            loaded = _images(images, config, here).to(here)
+        report = run_audit(config, loaded, steps)
     for part, name in names.items():
         report.configuration[part] = name
         report.setting = report.setting.replace(texts[part], name)

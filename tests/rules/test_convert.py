@@ -272,6 +272,7 @@ def one_sentence(text):
         (users_chain, "dtp", "loss"),
         (lambda: nn.Sequential(nn.Linear(8, 2)), "dtp", "two layers"),
         (users_chain, "backprop", "rf"),
+        (lambda: torch.relu, "rf", "takes a torch.nn.Module"),
     ],
 )
 def test_refusals_are_one_sentence(net, rule, words):

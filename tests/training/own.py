@@ -101,6 +101,20 @@ class Halves(nn.Module):
         return sum(simclr(a, b, reduction="mean") for a, b in halves) / 2
 
 
+def _deep(part):
+    return nn.Sequential(*(nn.Sequential(nn.Conv2d(c, 4, 3), nn.Tanh(), part()) for c in (1, 4, 4, 4)))
+
+
+def dropping():
+    """Four layers with dropout."""
+    return _deep(lambda: nn.Dropout(0.3))
+
+
+def normalizing():
+    """Four layers with batch normalization."""
+    return _deep(lambda: nn.BatchNorm2d(4))
+
+
 class Normalized(nn.Sequential):
     """A network with batch normalization."""
 

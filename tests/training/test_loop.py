@@ -1,6 +1,7 @@
 """The loop: numbers watched, nothing learned from what is not to be learned from, a run replayed."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -11,8 +12,8 @@ import saccade
 from saccade.cli import main
 from saccade.config.names import LOSSES
 from saccade.errors import InputError, RunError
-from saccade.training import checkpoint
-from saccade.training.folder import read_metrics
+from saccade.training import build, checkpoint
+from saccade.training.folder import read_facts, read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,67 @@ def test_verify_refuses_what_it_cannot_replay(tiny, images, tmp_path):
     (run / "metrics.jsonl").unlink()
     with pytest.raises(InputError, match="has logged no losses yet"):
         saccade.verify(run)
+
+
+def in_two_parts(config, out, images, monkeypatch, second=None):
+    """A run that is interrupted after step 5 of 12 and goes on, in the precision `second`."""
+
+    def stop(step, steps, loss):
+        if step == 6:
+            raise KeyboardInterrupt
+
+    config = replace(config, epochs=4, checkpoint_seconds=1e-9, precision="auto")
+    for precision, progress in (("float32", stop), (second or "float32", None)):
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr("saccade.training.model.pick_precision", lambda *names, kept=precision: kept)
+            saccade.train(config, out=out, images=images, progress=progress)
+    assert read_facts(out)["finished"] and read_facts(out)["resumed_at"] == 5
+    return out
+
+
+def test_verify_replays_a_run_that_went_on_up_to_where_its_conditions_changed(tiny, images, tmp_path, monkeypatch):
+    run = in_two_parts(tiny, tmp_path / "alike", images, monkeypatch)
+    assert saccade.verify(run, rows=99, images=images).said.endswith("4 lines, to step 12.")
+    run = in_two_parts(tiny, tmp_path / "other", images, monkeypatch, "bfloat16")
+    assert saccade.verify(run, rows=99, images=images).said.endswith("1 lines, to step 3.")
+    facts = json.loads((run / "run.json").read_text())
+    facts["earlier"][0]["versions"]["torch"] = "1.0"
+    (run / "run.json").write_text(json.dumps(facts))
+    lines = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(lines.replace('"loss": ', '"loss": 1', 1))
+    assert saccade.verify(run, images=images).said.endswith("what differs here: versions.")
+    facts["resumed_at"] = 2
+    (run / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="logged no losses yet before step 2, from which it went on under other cond"):
+        saccade.verify(run, images=images)
+
+
+@pytest.mark.parametrize("earlier", [["x"], [{"resumed_at": "soon"}]])
+def test_parts_of_a_run_that_none_writes_are_refused(tiny, images, tmp_path, earlier):
+    run = saccade.train(tiny, out=tmp_path / "run", images=images)
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | {"earlier": earlier}))
+    with pytest.raises(InputError, match="is not what a run writes"):
+        saccade.verify(run, images=images)
+
+
+@pytest.mark.parametrize("network", ["own.dropping", "own.normalizing"])
+def test_diagnostics_change_no_draw_and_no_running_statistic(tiny, images, tmp_path, network):
+    config = replace(tiny, network=network, rule="dtp", schedule="simultaneous(block=2)")
+    kept = [
+        saccade.train(replace(config, diagnostics=d), out=tmp_path / str(d), images=images) / "weights.safetensors"
+        for d in (0, 1)
+    ]
+    assert kept[0].read_bytes() == kept[1].read_bytes()
+
+
+@pytest.mark.parametrize("loss", ["byol", "moco"])
+def test_the_slow_copy_starts_at_the_encoder_that_the_run_begins_with(tiny, images, tmp_path, loss):
+    source = saccade.train(tiny, out=tmp_path / "source", images=images)
+    [site] = build(replace(tiny, loss=loss, init_from=str(source)), images).sites
+    began = saccade.load_encoder(source)
+    for layers in (site.layers, site.slow[0]):
+        assert all(map(torch.equal, layers.parameters(), began.parameters()))
 
 
 def test_weights_that_are_not_what_the_run_wrote_are_refused(tiny, images, tmp_path):

@@ -128,6 +128,19 @@ def test_other_images_on_going_on_are_refused(endless, images, tmp_path):
         saccade.train(endless, out=run, images=others)
 
 
+def test_a_finished_run_is_not_given_for_other_images_or_another_start(tiny, images, tmp_path):
+    others = saccade.load_images("digits:train[60:120]")
+    first, second = (saccade.train(replace(tiny, seed=s), out=tmp_path / str(s), images=images) for s in (0, 1))
+    with pytest.raises(InputError, match="are not those that the run in .* began with"):
+        saccade.train(tiny, out=first, images=others)
+    config = replace(tiny, init_from=str(first))
+    run = saccade.train(config, out=tmp_path / "run", images=images)
+    for name in ("weights.safetensors", "run.json"):
+        (first / name).write_bytes((second / name).read_bytes())
+    with pytest.raises(InputError, match="encoder to start from is not the one that the run in .* began with"):
+        saccade.train(config, out=run, images=images)
+
+
 @pytest.mark.parametrize("end", ['{"step": 4, "si', "[1]\n", '{"site": 1}\n', "\n", "\x00\x00"])
 def test_lines_after_a_broken_one_are_passed_over(tmp_path, end):
     (tmp_path / "metrics.jsonl").write_text('{"step": 3, "site": 0}\n' + end)

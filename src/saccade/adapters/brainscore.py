@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..evaluation.features import device_of
 from ..networks import evaluating
 
 _ASSEMBLIES = (  # where Brain-Score keeps the class now and kept it before; plain xarray does without it
@@ -136,11 +137,12 @@ class BrainScoreModel:
         for start in range(0, len(paths), self.batch):
             found: dict[str, np.ndarray] = OrderedDict()
             x = torch.stack([self._fitted(one) for one in pictures(slice(start, start + self.batch))])
+            x = x.to(device=device_of([self.encoder]))
             with torch.no_grad(), evaluating(self.encoder):
                 for name, layer in self.encoder.named_children():
                     x = layer(x)
                     if name in layers:
-                        found[name] = x.numpy()
+                        found[name] = x.cpu().numpy()
             found = OrderedDict((name, found[name]) for name in layers)
             for hook in list(self._batch_activations_hooks.values()):
                 found = hook(found)

@@ -108,6 +108,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 )
             images = ImageSet(images.images, torch.from_numpy(np.unique(y, return_inverse=True)[1]), name="X")
         model = build(self.config_, images)
+        images = images.to(model.device)
         if self.layer is not None and self.layer not in range(1, len(model.encoder) + 1):
             raise InputError(f"layer is {self.layer}; the network {self.network} has layers 1 to {len(model.encoder)}.")
         for step in range(model.total_steps):

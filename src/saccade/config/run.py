@@ -22,10 +22,10 @@ class TrainConfig:
             pictures, or shards:/path/*.tar, read in a stream; a slice such as [:45000] picks some.
         views: how views of a picture are made: a policy (paper, affine-hsv, digits, none) or a list of deformations,
             such as "crop(scale=[0.2, 1]) flip".
-        size: side of the views in pixels; none: the images' own.
+        size: side of the views in pixels; null: the images' own.
         network: the encoder: a name, a stack such as "conv32 hardtanh | conv32 maxpool", or a dotted path to an
             nn.Sequential.
-        head: what turns features into an embedding, such as "flatten linear64"; none: the network's own.
+        head: what turns features into an embedding, such as "flatten linear64"; null: the network's own.
         loss: what is wrong with two views' embeddings: a name with its options, such as "hinge(m1=1, m2=3, negatives=5,
             block=true)", or the dotted path of anything called as loss(z_a, z_b).
         schedule: which layers learn at a step, such as e2e, gll, rll, simultaneous.
@@ -36,10 +36,11 @@ class TrainConfig:
         batch: pictures a step.
         seed: fixes initial weights, order, views and every other draw.
         device: auto, cpu, cuda, or cuda with a number.
-        precision: of the network's arithmetic: auto, float32, bfloat16 or float64; losses and weights stay float32.
+        precision: of the network's arithmetic: auto, float32, bfloat16 or float64; under bfloat16 losses and weights stay
+            float32.
         deterministic: on a GPU, the same bits each time, at some cost in speed; processors always are.
         init_from: a finished run whose encoder is the starting point.
-        data_root: folder of the named data sets; none: the environment's SACCADE_DATA, else ./data.
+        data_root: folder of the named data sets; null: the environment's SACCADE_DATA, else ./data.
         download: fetch a named data set that is not there.
         diagnostics: steps between measurements of the update's angle to backpropagation's and of collapse, which cost
             about a step of backpropagation each; 0: none.
@@ -166,6 +167,8 @@ def recipes() -> dict[str, Path]:
 
 def recipe(name: str | Path) -> TrainConfig:
     """The recipe of that name, or in that file. Raises InputError where there is none."""
+    if not isinstance(name, str | Path):
+        raise InputError(f"The recipe is {shown(name)}; it takes a TrainConfig, or the name or file of a recipe.")
     path = recipes().get(str(name), Path(name))
     if not os.path.isfile(path):  # which a name that is too long for a file does not upset
         raise InputError(f"There is no recipe {str(name)!r}; it takes a YAML file or one of {', '.join(recipes())}.")

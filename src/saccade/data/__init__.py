@@ -50,7 +50,7 @@ def load(
     there only if `download`. `limit` is the most bytes of pictures to keep in memory (default: half of what is free);
     a larger set stays on disk and is read in pieces.
 
-    Raises InputError where there is no such data, it cannot be used, or the slice is empty.
+    Raises InputError where there is no such data, it cannot be used, the slice is empty, or there is no such device.
     """
     text, start, stop = spec, None, None
     if match := _SLICE.fullmatch(spec):

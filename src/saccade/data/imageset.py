@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import draws
 from ..errors import InputError
-from .memory import CHUNK, free_memory, spill
+from .memory import CHUNK, free_memory, pick_device, spill
 from .shards import Shards
 
 
@@ -94,6 +94,10 @@ class ImageSet:
         """The same pictures, their labels forgotten."""
         return replace(self, labels=None, classes=None)
 
+    def to(self, device: torch.device) -> "ImageSet":
+        """The same set for work on the device (see `place`); a set that is there already is given back as it is."""
+        return self if self.device == device else place(self, device)
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the shape, the pictures' bytes and the labels: the same wherever they are kept.
 
@@ -134,8 +138,8 @@ def _shown(bound: int | None) -> str:
 
 def place(images: ImageSet, device: torch.device | str, limit: int | None = None) -> ImageSet:
     """The set with its pictures on the device, if they take no more than `limit` bytes (default: half of its free
-    memory); labels always go there."""
-    device = torch.device(device)
+    memory); labels always go there. Raises InputError for a device that cannot be used here."""
+    device = pick_device(str(device))
     limit = free_memory(device) // 2 if limit is None else limit
     pictures = images.images
     if isinstance(pictures, np.ndarray) and pictures.nbytes <= limit:

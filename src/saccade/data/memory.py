@@ -1,4 +1,4 @@
-"""How much memory there is, and where pictures go that do not fit: an unnamed temporary file, mapped into memory."""
+"""The device, how much memory it has, and where pictures go that do not fit: an unnamed temporary file, mapped into memory."""
 
 import os
 import shutil
@@ -12,6 +12,20 @@ import torch
 from ..errors import InputError
 
 CHUNK = 1 << 24  # bytes read, written or hashed at a time
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that a configuration names; auto is the GPU where there is one. Raises InputError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}); it takes auto, cpu or cuda."
+        ) from None
+    return device
 
 
 def free_memory(device: torch.device | str = "cpu") -> int:

@@ -36,11 +36,16 @@ def pooled_grid(shape: Sequence[int], pool_to: int | None) -> tuple[int, int] | 
     return min(side, height), min(side, width)
 
 
+def device_of(modules: Iterable[nn.Module]) -> torch.device | None:
+    """Where the modules' weights are, and pictures go that they are to see; None where they have no weights."""
+    return next((parameter.device for module in modules for parameter in module.parameters()), None)
+
+
 @torch.inference_mode()
 def layer_shapes(encoder: Iterable[nn.Module], images: Images) -> list[tuple[int, ...]]:
     """The shape of one image's output after 0 (the pixels), 1, 2, ... layers of the encoder."""
     layers = list(encoder)
-    x = images.batch(torch.zeros(1, dtype=torch.long)).float() / 255
+    x = images.batch(torch.zeros(1, dtype=torch.long)).to(device=device_of(layers)).float() / 255
     with _evaluating(layers):
         shapes = [tuple(x.shape[1:])]
         for layer in layers:
@@ -88,7 +93,7 @@ def features(
     keep_freed_memory()
     with _evaluating(modules):
         for index in torch.arange(len(images)).split(batch):
-            pixels = images.batch(index)
+            pixels = images.batch(index).to(device=device_of(modules))
             x = deform(pixels, index.to(pixels.device)) if deform else pixels.float() / 255
             if precision == "bfloat16":
                 x = x.contiguous(memory_format=torch.channels_last)

@@ -124,6 +124,7 @@ def thinned(
         device="cpu",
         precision="float64",
         diagnostics=0,
+        init_from=None,  # whose encoder is not thin
     )
 
 

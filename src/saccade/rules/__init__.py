@@ -64,6 +64,8 @@ def convert(
 
     Raises InputError for a part whose error would still run down through its forward weights, and for what is no chain.
     """
+    if not isinstance(module, nn.Module):
+        raise InputError(f"convert takes a torch.nn.Module, not a {type(module).__name__}.")
     made = make(rule) if isinstance(rule, str) else rule
     key = draws.key(seed, "feedback", 0)
     if isinstance(made, DifferenceTargetPropagation):

@@ -4,6 +4,8 @@ A checkpoint is one safetensors file whose name carries its step and the start o
 place, flushed to disk and renamed; the last two are kept. No pickle is written or read anywhere.
 """
 
+from __future__ import annotations
+
 import errno
 import glob
 import hashlib
@@ -13,6 +15,7 @@ import re
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -23,7 +26,9 @@ from torch import Tensor
 from ..data.memory import read_bounded
 from ..errors import InputError, RunError
 from ..ranks import digest
-from .model import Model
+
+if TYPE_CHECKING:
+    from .model import Model
 
 KEPT = 2
 # What the optimizers keep of a parameter that has learned; without some of it they would fail, or begin anew in silence.

@@ -5,6 +5,7 @@ every `diagnostics` steps.
 """
 
 import copy
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -22,9 +23,15 @@ def backpropagated(site: Site, batch: Batch) -> dict[str, Tensor]:
     twin = plain(copy.deepcopy(site))
     twin.zero_grad(set_to_none=True)
     again = Batch(batch.inputs.detach(), batch.labels, batch.grid, batch.seed, batch.step, batch.ranks)
-    for _ in Backpropagation().phases(twin, again):
-        batch.ranks.send(twin.named_parameters())()
+    with _draws_kept(site):
+        for _ in Backpropagation().phases(twin, again):
+            batch.ranks.send(twin.named_parameters())()
     return {name: p.grad for name, p in twin.named_parameters() if p.grad is not None}
+
+
+def _draws_kept(site: Site) -> AbstractContextManager[None]:
+    """Afterwards torch's generators, which dropout draws from, are where they were: a run learns the same, watched or not."""
+    return torch.random.fork_rng(devices={p.device for p in site.parameters() if p.device.type == "cuda"})
 
 
 def measure(site: Site, batch: Batch, gradients: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Any]:
@@ -44,7 +51,9 @@ def measure(site: Site, batch: Batch, gradients: dict[str, Tensor], expected: di
             row["feedback_angle"][name] = round(measures.angle(feedback, weight), 4)
             row["feedback_ratio"][name] = round(measures.norm_ratio(feedback, weight), 6)
     if len(site.inverses):
-        row["reconstruction"] = [round(e, 6) for e in reconstruction_errors(site, batch.inputs)]
+        with _draws_kept(site):
+            twin = copy.deepcopy(site)  # whose running statistics may move
+            row["reconstruction"] = [round(e, 6) for e in reconstruction_errors(twin, batch.inputs)]
     z = batch.views[0].flatten(1).float()
     row["embedding_std"] = round(float(measures.embedding_std(z)), 6)
     # A feature map's singular values would cost more than the step; numbers that are not finite have none.

@@ -21,10 +21,10 @@ def dry_run(config: TrainConfig) -> dict[str, str]:
     for step in turns:
         train_step(model, images, step)
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     seconds = (time.perf_counter() - started) / len(turns)
     peak = (
-        torch.cuda.max_memory_allocated()
+        torch.cuda.max_memory_allocated(device)
         if device.type == "cuda"
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )

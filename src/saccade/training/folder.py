@@ -133,9 +133,14 @@ def read_facts(folder: Path) -> dict[str, Any]:
     facts = read_json(folder / "run.json")
     shape, data, earlier = facts.get("shape"), facts.get("data"), facts.get("earlier", [])
     whole = isinstance(shape, list) and all(type(n) is int and 0 < n < 1 << 16 for n in shape) and 1 <= len(shape) <= 3
-    if not (whole and isinstance(data, dict) and isinstance(earlier, list)):
+    if not (whole and isinstance(data, dict) and isinstance(earlier, list) and all(map(_is_part, [facts, *earlier]))):
         raise InputError(f"{folder / 'run.json'} is not what a run writes; it takes the folder of a run.")
     return facts
+
+
+def _is_part(part: Any) -> bool:
+    """What one of a run's parts, between two interruptions, was run on."""
+    return isinstance(part, dict) and type(part.get("resumed_at", 0)) is int
 
 
 def read_probes(folder: Path) -> list[dict[str, Any]]:

@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialize
 from torch import Tensor
 
 from .. import measures
 from ..config.run import TrainConfig
 from ..data import ImageSet, load
-from ..data.memory import read_bounded
 from ..errors import InputError, Lost, RunError, Stopped
 from ..ranks import ALONE, Ranks, joined
 from ..rules import Batch
@@ -30,7 +27,6 @@ from .folder import (
     claimed,
     differences,
     read_facts,
-    read_json,
     read_metrics,
     settled,
     surroundings,
@@ -38,8 +34,9 @@ from .folder import (
     write_json,
 )
 from .model import Model, build, pick_device, settle, train_step
+from .weights import WEIGHTS, fingerprint
 
-WEIGHTS = "weights.safetensors"
+CONDITIONS = ("versions", "hardware", "source", "device", "precision", "processes")  # on which a run's bits hang
 LOG_EVERY = 50  # steps, or an epoch where that is shorter
 
 Progress = Callable[[int, int, float], None]  # step, steps in all, running loss
@@ -85,9 +82,6 @@ def run(config: TrainConfig, out: Path, *, images: ImageSet | None = None, progr
 def _begin(model: Model, images: ImageSet, out: Path) -> dict[str, Any]:
     """Restore what the folder holds, write what is begun there, and return it."""
     before = read_facts(out) if (out / "run.json").exists() else {}
-    if before.get("finished"):
-        checkpoint.remove(out)  # it may have died just before it did so itself
-        return before
     facts = {
         **surroundings(),
         "config": settled(model.config),
@@ -109,6 +103,9 @@ def _begin(model: Model, images: ImageSet, out: Path) -> dict[str, Any]:
     if model.config.init_from:
         facts["initial_weights"] = fingerprint(Path(model.config.init_from))
     _refuse_other_sources(before, facts, out)
+    if before.get("finished"):
+        checkpoint.remove(out)  # it may have died just before it did so itself
+        return before
     write_config(out, model.config)
     step = checkpoint.restore(model, out)
     if step:
@@ -152,13 +149,11 @@ def _prepared(config: TrainConfig, images: ImageSet | None, ranks: Ranks) -> tup
     if images is None:
         images = load(config.data, root=config.data_root, download=config.download, device=pick_device(config.device))
     model = build(config, images, ranks)
-    if config.init_from:
-        model.encoder.load_state_dict(_initial(Path(config.init_from), model))
-    return model, images
+    return model, images.to(model.device)
 
 
 def _refuse_other_sources(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    """A run goes on with the images, and from the encoder, that it began with."""
+    """A run goes on, or is taken as done, with the images, and from the encoder, that it began with."""
     began, have = (facts.get("data", {}).get("sha256") for facts in (before, now))
     if began and began != have:
         raise InputError(
@@ -183,14 +178,9 @@ def _say_what_changed(before: dict[str, Any], now: dict[str, Any]) -> None:
         print(f"The run goes on under other conditions, and may end in other bits: {said}.", file=sys.stderr)
 
 
-def fingerprint(run: Path) -> str:
-    """SHA-256 (hex) of a finished run's weights. Raises InputError where there are none."""
-    return hashlib.sha256(_weights_of(run)).hexdigest()
-
-
 def _earlier(before: dict[str, Any]) -> list[dict[str, Any]]:
     """What the parts of a run before this one were run on, for those that left something to continue."""
-    part = ("command", "date", "versions", "hardware", "source", "device", "precision", "processes", "resumed_at")
+    part = ("command", "date", *CONDITIONS, "resumed_at")
     return [*before.get("earlier", []), {name: before.get(name) for name in part}]
 
 
@@ -205,43 +195,6 @@ def weights(model: Model) -> dict[str, Tensor]:
         if site.head is not None:
             named |= {f"heads.{site.index}.{name}": tensor for name, tensor in site.head.state_dict().items()}
     return checkpoint.portable({name: tensor for name, tensor in named.items() if not name.endswith(".feedback")})
-
-
-def _initial(source: Path, model: Model) -> dict[str, Tensor]:
-    tensors = read_weights(source, "encoder.")
-    own = model.encoder.state_dict()
-    if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in own.items() if not k.endswith(".feedback")}:
-        raise InputError(f"init_from {source} holds an encoder of other layers than network {model.config.network!r}.")
-    return {name: tensors.get(name, tensor) for name, tensor in own.items()}
-
-
-def read_weights(folder: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors of a finished run whose names start with `prefix`.
-
-    Raises InputError where there are none, one is not finite, or they are not what the run wrote.
-    """
-    content = _weights_of(folder)
-    try:
-        tensors = parse_tensors(content)
-    except SafetensorError as error:
-        raise InputError(
-            f"{folder / WEIGHTS} cannot be read ({error}); it takes the folder of a finished run."
-        ) from None
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise InputError(f"{folder / WEIGHTS} holds weights that are not finite; it takes a run that went well.")
-    wrote = read_json(folder / "run.json").get("weights") if (folder / "run.json").exists() else None
-    if wrote and wrote != hashlib.sha256(content).hexdigest():
-        raise InputError(f"{folder / WEIGHTS} is not what the run wrote (its hash differs); it takes one unaltered.")
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _weights_of(folder: Path) -> bytes:
-    try:
-        return read_bounded(folder / WEIGHTS)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{folder / WEIGHTS} cannot be read ({error}); it takes the folder of a finished run."
-        ) from None
 
 
 def _train(model: Model, images: ImageSet, step: int, last: int, out: Path, progress: Progress | None) -> None:

@@ -16,7 +16,7 @@ from ..config.grammar import Call
 from ..config.names import LOSSES, OPTIMIZERS, RULES, SCHEDULES, choose
 from ..config.run import TrainConfig, check, head_of
 from ..data import ImageSet
-from ..data.memory import free_memory
+from ..data.memory import free_memory, pick_device
 from ..errors import InputError
 from ..losses import make as make_loss
 from ..losses import needs
@@ -28,22 +28,9 @@ from ..rules.feedback import maps_of
 from ..rules.site import Batch, Site
 from .diagnostics import backpropagated, measure, snapshot
 from .stages import stages
+from .weights import begin
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}  # of weights
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that a configuration names; auto is the GPU where there is one. Raises InputError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}); it takes auto, cpu or cuda."
-        ) from None
-    return device
 
 
 def pick_precision(name: str, device: torch.device) -> str:
@@ -113,7 +100,9 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
         )
     policy = views.parse(config.views, config.size)
     rows, shape, grid = _view_shape(policy, images, wants.layout, config.batch)
-    encoder = networks.build(config.network, shape, config.seed)
+    dtype = DTYPES[precision]
+    encoder = networks.build(config.network, shape, config.seed).to(dtype)
+    begin(encoder, config)
     schedule = _made(config.schedule, SCHEDULES, "schedule")
     rule = make_rule(config.rule)
     sites = _sites(config, encoder, schedule, shape, images)
@@ -122,7 +111,6 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
             f"The rule {config.rule} replaces the weights that carry errors from one map to the map below, and there "
             f"are none with the loss {config.loss} under the schedule {config.schedule}; it takes e2e, larger blocks, or bp."
         )
-    dtype = DTYPES[precision]
     size = 2 if precision == "bfloat16" else dtype.itemsize
     below = _shapes_below(encoder, schedule, shape)
     _refuse_too_large(config, sites, below, size * rows * (config.batch // ranks.count), device)
@@ -327,7 +315,7 @@ def make_batch(model: Model, images: ImageSet, step: int) -> tuple[views.Views, 
         model.device
     )
     wants = model.sites[0].needs
-    pictures = images.batch(index)
+    pictures = images.batch(index).to(model.device)
     if images.streamed and step + 1 < model.total_steps:
         images.expect(images.drawn(model.config.seed, step + 1, model.config.batch)[model.ranks.share])
     made = views.make_views(model.policy, pictures, keys, wants.layout)
@@ -403,8 +391,7 @@ def _rounded_weights_keep_gradients() -> bool:
 
 def _learn(model: Model, site: Site, batch: Batch, watch: list[dict[str, Any]] | None) -> Iterator[None]:
     """Let one site learn from a batch. Pauses when the gradients of its last group are on their way."""
-    with torch.random.fork_rng(devices=[]):
-        expected = backpropagated(site, batch) if watch is not None else {}
+    expected = backpropagated(site, batch) if watch is not None else {}
     found: dict[str, Tensor] = {}
     groups = model.rule.groups(site) if model.ranks.shares else {}
     for group in model.rule.phases(site, batch):

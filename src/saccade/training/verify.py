@@ -1,6 +1,7 @@
 """Whether this machine makes a run again, to the bit."""
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,9 @@ import torch
 from ..data import ImageSet, load
 from ..errors import InputError
 from .folder import configuration, read_facts, read_metrics, surroundings
-from .loop import Progress, fingerprint, replay
+from .loop import CONDITIONS, Progress, replay
 from .model import pick_device
+from .weights import refuse_other_start
 
 
 @dataclass(frozen=True)
@@ -34,36 +36,50 @@ def verify(
     The replay is made in a temporary folder, in the precision and with the number of threads that the run was made in:
     sums are split between threads, and so their last bits hang on it. `images` stands in for the configured data.
 
-    Raises InputError where the run logged nothing, or its images, or the encoder that it began with, are not these.
+    A run that went on under other conditions is replayed up to there. Raises InputError where the run logged nothing before,
+    or its images, or the encoder that it began with, are not these.
     """
     config, facts = configuration(run), read_facts(Path(run))
     if rows < 1:
         raise InputError(f"rows is {rows}; it takes a whole number of at least 1.")
-    logged = read_metrics(Path(run))
+    first, until = _first_part(facts)
+    logged = [row for row in read_metrics(Path(run)) if row["step"] <= until]
     steps = sorted({row["step"] for row in logged if "loss" in row})[:rows]
     if not steps:
-        raise InputError(f"{run} has logged no losses yet; it takes a run with a line of metrics.")
-    config = replace(config, precision=str(facts.get("precision", config.precision)))
+        where = "" if until == math.inf else f" before step {until}, from which it went on under other conditions"
+        raise InputError(f"{run} has logged no losses yet{where}; it takes a run with a line of metrics.")
+    config = replace(config, precision=str(first.get("precision", config.precision)))
     loaded = images
     if loaded is None:
         loaded = load(config.data, root=config.data_root, download=config.download, device=pick_device(config.device))
     if loaded.fingerprint() != facts["data"].get("sha256"):
         raise InputError(f"The images {loaded.name} are not those that {run} learned from; their hashes differ.")
-    if config.init_from and facts.get("initial_weights") != fingerprint(Path(config.init_from)):
-        raise InputError(f"The encoder in {config.init_from} is not the one that {run} began with; its hash differs.")
-    with tempfile.TemporaryDirectory() as folder, _threads(facts.get("hardware")):
+    refuse_other_start(run, config, facts)
+    with tempfile.TemporaryDirectory() as folder, _threads(first.get("hardware")):
         again = replay(config, steps[-1], Path(folder), images=loaded, progress=progress)
-        now = surroundings()
-    first = [row for row in logged if row["step"] <= steps[-1]]
-    pairs = zip_longest(first, again)
+        now = surroundings() | {
+            "device": str(pick_device(config.device)),
+            "precision": config.precision,
+            "processes": 1,
+        }
+    lines = [row for row in logged if row["step"] <= steps[-1]]
+    pairs = zip_longest(lines, again)
     different = next((pair for pair in pairs if json.dumps(pair[0]) != json.dumps(pair[1])), None)
     if different is None:
-        return Verdict(True, f"{run} is reproduced exactly here: {len(first)} lines, to step {steps[-1]}.")
+        return Verdict(True, f"{run} is reproduced exactly here: {len(lines)} lines, to step {steps[-1]}.")
     there, here = map(json.dumps, different)
-    changed = [name for name in ("versions", "hardware", "source") if facts.get(name) != now[name]]
-    changed += ["processes"] if facts.get("processes", 1) != 1 else []
+    changed = [name for name in CONDITIONS if first.get(name, now[name]) != now[name]]
     why = f"what differs here: {', '.join(changed)}" if changed else "versions, hardware and source tree are the same"
     return Verdict(False, f"{run} is not reproduced exactly here: {there} in the run, {here} here; {why}.")
+
+
+def _first_part(facts: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """What a run began on, and the last step before it went on under other conditions."""
+    parts: list[dict[str, Any]] = [*facts.get("earlier", []), facts]
+    for part in parts:
+        if any(part.get(name) != parts[0].get(name) for name in CONDITIONS):
+            return parts[0], part.get("resumed_at", 0)
+    return parts[0], math.inf
 
 
 @contextmanager
