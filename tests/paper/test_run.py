@@ -141,7 +141,7 @@ def test_tested_with_labels_and_without(tmp_path):
         assert row["images"] == found["random"]["images"]
     by_size = found["supervised"]["by_size"]
     assert {size: one["run"]["steps"] for size, one in by_size.items()} == {"100": 2, "300": 2}  # as many on fewer
-    assert "labels: 0.3 epochs of digits:train[:300], as many steps on fewer, batch 50, rate 0.001" in (
+    assert "labels: 0.3 epochs of digits:train[:300], as many steps on fewer pictures, batch 50, rate 0.001" in (
         results(TABLES["table3"], scale, tmp_path / "results").caption
     )
     table = TABLES["table3"]

@@ -76,10 +76,10 @@ def _with_labels(table: PaperTable, scale: Scale) -> str:
     if not cells:
         return ""
     rate = config_of(cells[0], scale, 0, 10**9).rate
-    fewer = ", as many steps on fewer" if scale.sizes else ""
+    fewer = ", as many steps on fewer pictures" if scale.sizes else ""
     return (
         f"; networks with labels: {scale.supervised_epochs:g} epochs of {scale.sets[1]}{fewer}, batch {scale.batch}, rate "
-        f"{rate:g}, pictures as they are unless the row says otherwise"
+        f"{rate:g}, plain pictures unless the row says otherwise"
     )
 
 
