@@ -107,6 +107,7 @@ def test_before_training_is_the_encoder_that_the_run_began_with(tiny, tmp_path):
     for use in (lambda: saccade.load_encoder(further, initial=True), lambda: api.distances(further)):
         with pytest.raises(InputError, match="is not the one that .*further began with"):
             use()
+    assert "is not the one that" in api.page(further).read_text()  # the rest of the page needs no such encoder
     with pytest.raises(InputError, match="cannot be read"):
         api.dry_run(replace(tiny, init_from=str(tmp_path / "nowhere")))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from .report import figures
 from .report.audit import Audited
 from .report.compare import Comparison
 from .report.compare import compare as compare_runs
-from .report.page import Block, Picture, Section, Svg, write_page
+from .report.page import Block, Picture, Section, Svg, Text, write_page
 from .report.run import run_sections
 from .report.tables import Table
 from .training import build, pick_device, pick_precision, read_weights
@@ -95,7 +96,7 @@ def train(
     Raises InputError for what cannot run, before anything is written.
     """
     config = _configured(config, options, "train")
-    given = None if images is None else _images(images, config, pick_device(config.device))
+    given = None if images is None else _images(images, config, torch.device("cpu"))
     return run_training(config, Path(out) if out else default_folder(config), images=given, progress=progress)
 
 
@@ -187,7 +188,7 @@ def probe(
 
     Raises InputError where a set has no labels, or does not fit the encoder.
     """
-    if not isinstance(seed, int):
+    if not isinstance(seed, Integral):
         raise InputError(f"seed is {seed!r}; it takes a whole number.")
     place = pick_device(device)
     encoder = load_encoder(run, initial=initial, device=str(place))
@@ -377,14 +378,16 @@ def run_page_sections(run: Path | str) -> list[Section]:
     sections.append(Section("Views", blocks))
     loss = make_loss(config.loss)
     if needs(loss).layout == "pair":
-        found = distances(run, images)
         margins = (getattr(loss, "m1", None), getattr(loss, "m2", None))
         caption = (
             "L1 distances between embeddings of two views, of one picture (positive) and of two (negative), in a batch."
         )
-        sections.append(
-            Section("Distances of pairs", [Svg(figures.distances(found["before"], found["after"], *margins), caption)])
-        )
+        try:
+            found = distances(run, images)
+            block: Block = Svg(figures.distances(found["before"], found["after"], *margins), caption)
+        except InputError as error:  # the encoder that it began with is gone, say
+            block = Text(str(error))
+        sections.append(Section("Distances of pairs", [block]))
     return [*sections, what_was_run]
 
 

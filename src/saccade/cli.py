@@ -588,7 +588,7 @@ def _reproduce(argv: list[str]) -> int:
         "rate": (float, "learning rate"),
         "dtp_rate": (float, "that of DTP's layers"),
         "probe_epochs": (int, "passes of the probe over its pictures"),
-        "strength": (float, "of the deformed test images (p, above 0, at most 0.8)"),
+        "strength": (float, "of the deformed test images: p, or a factor of the digits' deformations"),
         "test_views": (str, "the test images' views"),
         "encoder_set": (str, "pictures that encoders learn from"),
         "probe_set": (str, "pictures that classifiers learn from"),

@@ -57,6 +57,19 @@ def test_only_bytes_are_pictures(pictures, says, kind):
         ImageSet(kind(pictures), name="mine")
 
 
+@pytest.mark.parametrize("labels", [LABELS[1:], LABELS.float(), LABELS[:, None]])
+def test_only_one_whole_number_a_picture_is_a_label(labels):
+    with pytest.raises(InputError, match="mine has labels of .* for 10 pictures; it takes int64, one a picture"):
+        ImageSet(torch.from_numpy(PICTURES), labels, name="mine")
+    with pytest.raises(InputError, match=r"pictures of list and shape \(\)"):
+        ImageSet([1, 2])
+
+
+def test_a_set_that_is_too_large_for_the_device_stays_where_it_is():
+    assert isinstance(place(ImageSet(torch.from_numpy(PICTURES)), "meta", limit=10).images, np.ndarray)
+    assert place(ImageSet(torch.from_numpy(PICTURES)), "meta", limit=10**6).images.device.type == "meta"
+
+
 def test_fingerprint_is_of_the_content_alone(images, monkeypatch):
     expected = hashlib.sha256(repr((10, 3, 4, 5, True)).encode() + PICTURES.tobytes() + LABELS.numpy().tobytes())
     assert images.fingerprint() == expected.hexdigest()

@@ -3,6 +3,7 @@
 import importlib
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -45,7 +46,7 @@ def encoder():
 
 def test_rows_say_what_was_done(sets):
     layers = [2, 0, 1]
-    results = probe(encoder(), *sets, layers=layers, seed=5)
+    results = probe(encoder(), *sets, layers=np.array(layers), seed=5)
     assert [row.layer for row in results] == layers
     assert [row.features for row in results] == ["144", "3x8x8 = 192", "80x8x8, average-pooled to 80x7x7 = 3920"]
     for row in results:

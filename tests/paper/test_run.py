@@ -91,12 +91,16 @@ def test_a_cell_that_fails_leaves_the_others_be(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"batch": 301}, "batch is 301, and digits:train.* has 300 pictures"), ({"margins": {"m1": 9.0}}, "m1|m2")],
+    [
+        ({"batch": 301}, "batch is 301, and digits:train.* has 300 pictures"),
+        ({"sizes": (20, 300)}, "batch is 50, and digits:train.* has 20 pictures"),
+        ({"margins": {"m1": 9.0}}, "m1|m2"),
+    ],
 )
 def test_what_cannot_be_trained_is_said_before_anything_runs(changes, said, tmp_path):
-    cells = ["random", "hinge-e2e-bp-constrained"]
+    cells = ["random", "hinge-e2e-bp-constrained", "supervised"]
     with pytest.raises(InputError, match=said):
-        running.run_cells(TABLES["table1"], replace(FEW, **changes), [0], tmp_path, cells=cells, work=tmp_path / "runs")
+        running.run_cells(TABLES["table3"], replace(FEW, **changes), [0], tmp_path, cells=cells, work=tmp_path / "runs")
     assert not list(tmp_path.rglob("*.json"))
 
 

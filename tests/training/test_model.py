@@ -338,6 +338,12 @@ def test_a_loss_of_ones_own_is_tried_once_and_left_as_it_was(config, images, sch
     assert not any(site.loss.calls for site in model.sites)
 
 
+def test_a_loss_of_ones_own_is_tried_with_what_the_head_can_give(config, images):
+    build(replace(config, loss="own.entropy", head="flatten linear6 sigmoid"), images)
+    with pytest.raises(InputError, match="own.entropy cannot be called .*RuntimeError: .*between 0 and 1"):
+        build(replace(config, loss="own.entropy"), images)
+
+
 @pytest.mark.parametrize(("schedule", "fits"), [("e2e", False), ("rll", True)])
 def test_a_step_that_memory_cannot_hold_is_refused(config, images, schedule, fits, monkeypatch):
     config = replace(config, schedule=schedule, optimizer="sgd", batch=8, precision="float32")

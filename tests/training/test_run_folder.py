@@ -216,6 +216,11 @@ def test_other_conditions_on_going_on_are_said(endless, images, tmp_path, capsys
     assert "torch: 1.0 there" in said and "threads: 99 there, 1 now" in said and "device" not in said
     earlier = json.loads((run / "run.json").read_text())["earlier"]
     assert [part["versions"]["torch"] for part in earlier] == ["1.0"]
+    (run / "run.json").unlink()  # the parts before are forgotten; the run goes on
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            saccade.train(endless, out=run, images=images, progress=enough)
+    assert len(folder.read_facts(run)["earlier"]) == 1
 
 
 def add_twenty(run: Path, number: int) -> None:

@@ -34,11 +34,18 @@ class ImageSet:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
-        kind = getattr(self.images, "dtype", torch.uint8)  # shards have none, and decode to uint8
-        if kind not in (torch.uint8, np.uint8) or len(self.images.shape) != 4:
+        if not isinstance(self.images, Shards):  # which decode to what is taken here
+            kind = getattr(self.images, "dtype", type(self.images).__name__)
+            shape = tuple(getattr(self.images, "shape", ()))
+            if kind not in (torch.uint8, np.uint8) or len(shape) != 4:
+                raise InputError(
+                    f"{self.name} has pictures of {str(kind).removeprefix('torch.')} and shape {shape}; it takes uint8, 0 to 255, "
+                    "of shape (pictures, channels, height, width)."
+                )
+        if self.labels is not None and (self.labels.dtype != torch.int64 or self.labels.shape != (len(self),)):
             raise InputError(
-                f"{self.name} has pictures of {str(kind).removeprefix('torch.')} and shape {tuple(self.images.shape)}; it takes "
-                "uint8, 0 to 255, of shape (pictures, channels, height, width)."
+                f"{self.name} has labels of {str(self.labels.dtype).removeprefix('torch.')} and shape {tuple(self.labels.shape)} for "
+                f"{len(self)} pictures; it takes int64, one a picture."
             )
 
     def __len__(self) -> int:
@@ -144,6 +151,8 @@ def place(images: ImageSet, device: torch.device | str, limit: int | None = None
     pictures = images.images
     if isinstance(pictures, np.ndarray) and pictures.nbytes <= limit:
         pictures = torch.from_numpy(np.require(pictures, requirements=["C", "W"]))  # copies what a file is mapped to
+    if isinstance(pictures, Tensor) and pictures.device != device and pictures.nbytes > limit:
+        pictures = pictures.cpu().numpy()
     if isinstance(pictures, Tensor):
         pictures = pictures.to(device)
     return replace(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -73,16 +74,17 @@ def probe(
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol: got {protocol!r}, expected one of {', '.join(PROTOCOLS)}.")
     for name, value in (("epochs", epochs), ("batch", batch)):
-        if type(value) is not int or value < 1:
+        if not isinstance(value, Integral) or value < 1:
             raise InputError(f"{name}: got {value!r}, expected a whole number of at least 1.")
     if not 0 < rate < math.inf:
         raise InputError(f"rate: got {rate!r}, expected a finite number above 0.")
     modules, pool_to = list(encoder), POOL_TO if protocol == "exact" else None
     wanted = list(dict.fromkeys(layers)) if isinstance(layers, Iterable) else []
-    if not wanted or not all(type(layer) is int and 0 <= layer <= len(modules) for layer in wanted):
+    if not wanted or not all(isinstance(layer, Integral) and 0 <= layer <= len(modules) for layer in wanted):
         raise InputError(
             f"layers: got {layers!r}, expected a list of whole numbers from 0 (the pixels) to {len(modules)}."
         )
+    wanted = [int(layer) for layer in wanted]
     train_y, test_y = _labels(train_set), _labels(test_set)
     classes = int(train_y.max()) + 1
     if test_y.max() >= classes:

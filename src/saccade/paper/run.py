@@ -60,7 +60,8 @@ def run_cells(
         return
     sets = [load(name, root=root, download=download) for name in scale.sets]
     for seed, cell, _ in missing:  # what cannot be is said before anything runs
-        config = config_of(cell, scale, seed, len(sets[cell.learns_from]))
+        fewest = min([len(sets[cell.learns_from]), *(scale.sizes if cell.supervised else ())])
+        config = config_of(cell, scale, seed, fewest)
         check(config)
         make_loss(config.loss)
     tasks = {

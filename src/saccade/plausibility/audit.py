@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import measures
 from ..config.names import NETWORKS
-from ..config.run import TrainConfig, head_of
+from ..config.run import TrainConfig, check, head_of
 from ..data import ImageSet, load
 from ..errors import InputError
 from ..networks import output_shape
@@ -87,8 +87,9 @@ def thin_model(config: TrainConfig, images: ImageSet, steps: int = STEPS) -> tup
     more negatives), and then views of the configured size (for layers that pool more often). A network given by a dotted
     path may want grey pictures as they are. Raises InputError for a configuration that cannot be trained.
     """
+    check(config)
     few = stand_in(images)
-    sizes = [(_BATCH, _SIDE), (len(few), _SIDE), (len(few), config.size)]
+    sizes = [*dict.fromkeys([(_BATCH, _SIDE), (len(few), _SIDE), (len(few), config.size)])]
     tries = [(few, *size) for size in sizes]
     if _dotted(config.network) and few.shape != images.shape:
         tries += [(images.take(0, len(few)), *size) for size in sizes]

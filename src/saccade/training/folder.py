@@ -140,7 +140,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 def _is_part(part: Any) -> bool:
     """What one of a run's parts, between two interruptions, was run on."""
-    return isinstance(part, dict) and type(part.get("resumed_at", 0)) is int
+    return isinstance(part, dict) and type(part.get("resumed_at") or 0) is int
 
 
 def read_probes(folder: Path) -> list[dict[str, Any]]:

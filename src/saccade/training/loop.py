@@ -110,7 +110,7 @@ def _begin(model: Model, images: ImageSet, out: Path) -> dict[str, Any]:
     step = checkpoint.restore(model, out)
     if step:
         _say_what_changed(before, facts)
-    facts |= {"resumed_at": step, "earlier": _earlier(before) if step else [], "finished": False}
+    facts |= {"resumed_at": step, "earlier": _earlier(before) if step and before else [], "finished": False}
     write_json(out / "run.json", facts)
     if model.ranks.count > 1 and step == 0:  # there is something to continue from, whenever a process dies
         checkpoint.save(model, 0, out)

@@ -200,27 +200,28 @@ def _try_loss(
 ) -> None:
     """Refuse a loss of the user's own that cannot be called, or gives nothing to descend: InputError.
 
-    A copy is called once, with random embeddings (`rows`, ...), and the generators that it may draw from are put back.
+    A copy of the site is called once, with `rows` random inputs, and the generators that it may draw from are put back.
     """
     try:
-        loss = copy.deepcopy(site.loss)
+        twin = copy.deepcopy(site)
     except Exception:  # it holds a file or a lock, say; the first step will tell
         return
     like = next(site.parameters())
-    shape = networks.output_shape(nn.Sequential(*site.stages()), below)
     with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
         torch.manual_seed(0)
-        trial = Site(site.index, nn.Sequential(), None, loss)  # no layers: its inputs are embeddings
-        batch = Batch(torch.randn(rows, *shape, dtype=like.dtype, device=like.device), labels, grid)
+        with torch.no_grad():
+            _, z = twin(torch.rand(rows, *below, dtype=like.dtype, device=like.device))
+        trial = Site(site.index, nn.Sequential(), None, twin.loss)  # no layers: its inputs are embeddings
+        batch = Batch(z, labels, grid)
         try:
-            trial.evaluate([x.requires_grad_(carries) for x, carries in trial.parts(batch.inputs)], batch)
+            trial.evaluate([x.requires_grad_(carries) for x, carries in trial.parts(z)], batch)
         except InputError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
-                f"The loss {config.loss} cannot be called with embeddings of shape {shape} ({reason}); it takes one that is "
-                "called as loss(z_a, z_b)."
+                f"The loss {config.loss} cannot be called with embeddings of shape {tuple(z.shape[1:])} ({reason}); it takes one "
+                "that is called as loss(z_a, z_b)."
             ) from error
 
 
