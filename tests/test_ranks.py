@@ -152,6 +152,17 @@ def test_a_run_on_two_ranks_writes_what_one_process_writes(config, images, tmp_p
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
 
 
+def trained_again(config, out, images):
+    for seed in (0, 1):
+        saccade.train(replace(config, seed=seed), out=out / str(seed), images=images)
+
+
+def test_ranks_that_have_trained_may_train_again(config, images, tmp_path):
+    config = replace(config, epochs=1)
+    assert together(2, trained_again, config, tmp_path, images) == [None, None]
+    assert all((tmp_path / seed / "weights.safetensors").exists() for seed in "01")
+
+
 @pytest.mark.parametrize(("seconds", "count"), [(1e-9, 3), (60, 1)])
 def test_a_rank_that_dies_ends_the_run_which_any_number_of_ranks_continue(
     config, images, tmp_path, untouched, seconds, count

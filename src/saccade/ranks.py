@@ -8,6 +8,7 @@ gradient; and the gradients of what has just learned, whose sum over the ranks i
 
 import datetime
 import hashlib
+import itertools
 import os
 import re
 from collections import Counter
@@ -257,6 +258,9 @@ def digest(tensors: dict[str, Tensor]) -> str:
     return found.hexdigest()
 
 
+_groups = itertools.count()
+
+
 @contextmanager
 def joined(device: torch.device, images: int, negatives: str = "gathered", divide: str = "batch") -> Iterator[Ranks]:
     """The ranks that torchrun started, joined for a while; `ALONE` where it did not.
@@ -279,7 +283,11 @@ def joined(device: torch.device, images: int, negatives: str = "gathered", divid
     if own:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         with _reaching():
-            dist.init_process_group(backend, timeout=datetime.timedelta(minutes=10))
+            # Each group has keys of its own: a process that trains again would read what the group before has left there.
+            patience = datetime.timedelta(minutes=10)
+            store, rank, size = next(dist.rendezvous("env://", timeout=patience))
+            keys = dist.PrefixStore(f"saccade {next(_groups)}", store)
+            dist.init_process_group(backend, store=keys, rank=rank, world_size=size, timeout=patience)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), images, negatives, divide)
     finally:
