@@ -141,6 +141,8 @@ def paper() -> str:
     """All that there are results of, table by table and scale by scale, and the figures, which go to docs/paper."""
     folder = HERE.parent / "docs" / "paper"
     folder.mkdir(exist_ok=True)
+    for drawing in folder.glob("*.svg"):  # of results that may be gone
+        drawing.unlink()
     parts = []
     for table in TABLES.values():
         for scale in scales_of(table):
