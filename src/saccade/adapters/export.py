@@ -36,7 +36,7 @@ def write_onnx(encoder: nn.Sequential, shape: tuple[int, ...], path: Path) -> fl
     try:
         import onnx  # noqa: F401  (onnx and onnxscript are called by torch: missing ones are named here)
         import onnxruntime
-        import onnxscript  # noqa: F401
+        import onnxscript  # noqa: F401  (likewise)
     except ImportError as error:
         raise InputError(
             f"ONNX is written with onnx, onnxscript and onnxruntime, and {error.name} is not installed; "

@@ -14,7 +14,7 @@ from ..report.tables import Link, Spread, Table, plain, spread, to_csv, to_latex
 from ..training.checkpoint import write_whole
 from .run import checked
 from .scales import Scale
-from .scores import VEHICLES, config_of
+from .scores import MANY, VEHICLES, config_of
 from .tables import Cell, PaperTable
 
 Found = dict[str, list[dict[str, Any]]]  # the results of each cell, seed by seed
@@ -75,7 +75,7 @@ def _with_labels(table: PaperTable, scale: Scale) -> str:
     cells = [cell for cell in table.cells if cell.supervised]
     if not cells:
         return ""
-    rate = config_of(cells[0], scale, 0, 10**9).rate
+    rate = config_of(cells[0], scale, 0, MANY).rate
     fewer = ", as many steps on fewer pictures" if scale.sizes else ""
     return (
         f"; networks with labels: {scale.supervised_epochs:g} epochs of {scale.sets[1]}{fewer}, batch {scale.batch}, rate "

@@ -16,10 +16,9 @@ from ..parallel import Report
 from ..training.checkpoint import write_whole
 from ..training.folder import differences, read_json, surroundings, write_json
 from .scales import Scale, runs_of, scaled
-from .scores import MEASURES, Job, config_of
+from .scores import MANY, MEASURES, Job, config_of
 from .tables import TABLES, Cell, PaperTable
 
-_MANY = 10**9  # images, where their number does not matter
 _OF_THE_JOB = ("data", "epochs", "precision")  # of a configuration: what its images and its measure decide
 
 
@@ -89,7 +88,7 @@ def refuse_idle(table: PaperTable, scale: str, changes: dict[str, Any]) -> None:
         after = scaled(table.scales, scale, **{option: value})
         if after == before or option in MEASURES[table.measure].reads:
             continue
-        trained = [[config_of(cell, one, 0, _MANY) for cell in table.cells if cell.trained] for one in (before, after)]
+        trained = [[config_of(cell, one, 0, MANY) for cell in table.cells if cell.trained] for one in (before, after)]
         if trained[0] == trained[1]:
             raise InputError(f"No number of {table.name} hangs on {option}; leave it out.")
 
@@ -132,7 +131,7 @@ def checked(path: Path, cell: Cell, scale: Scale) -> dict[str, Any]:
     if changed := differences(made, json.loads(json.dumps(asdict(scale)))):
         raise InputError(f"{path} was made at another scale ({changed}); remove it to run the cell anew.")
     config = {name: value for name, value in found.get("config", {}).items() if name not in _OF_THE_JOB}
-    if changed := differences(config, asdict(config_of(cell, scale, found["seed"], _MANY))):
+    if changed := differences(config, asdict(config_of(cell, scale, found["seed"], MANY))):
         raise InputError(f"{path} was trained otherwise ({changed}); remove it to run the cell anew.")
     return found
 

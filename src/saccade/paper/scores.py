@@ -32,6 +32,7 @@ from .scales import Scale, file_name, strengths
 from .tables import Cell, PaperTable
 
 VEHICLES = ("airplane", "automobile", "car", "ship", "truck")
+MANY = 10**9  # images, for a configuration of which their number does not matter
 _BATCH = 500  # of the probe
 # SGD's rate is Adam's times this over the number of pairs that the loss sums up: a tenth for 100 images with 5 negatives.
 _SGD = 50
