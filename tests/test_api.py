@@ -13,6 +13,7 @@ import saccade
 from saccade import api
 from saccade.config.run import read_recipe
 from saccade.errors import InputError
+from saccade.evaluation.knn import knn_accuracy
 
 
 @pytest.fixture
@@ -243,3 +244,17 @@ def test_diagnostics_are_lines_of_the_metrics(tiny, tmp_path, rule):
     assert ("feedback_angle" in measured[0]) == (rule == "rf")
     unmeasured = saccade.train(replace(tiny, rule=rule), out=tmp_path / "unmeasured")
     assert (unmeasured / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
+
+
+def test_what_training_did_to_every_picture_is_done_to_those_that_are_read(tiny, tmp_path):
+    run = saccade.train(replace(tiny, views="digits standardize(mean=0.3, std=0.2)"), out=tmp_path / "run")
+    images = saccade.load_images("digits:train[:60]")
+    encoder = saccade.load_encoder(run)
+    x = encoder(((images.batch(torch.arange(60)).float() / 255) - 0.3) / 0.2).flatten(1)
+    assert_close(saccade.embed(run, images), x, rtol=1e-4, atol=1e-5)
+    [found] = saccade.probe(run, images, images, protocol="knn", precision="float32")
+    assert found.accuracy == knn_accuracy(x, images.labels, x, images.labels, k=20)
+    for refused in (lambda: saccade.export(run, tmp_path / "e"), lambda: saccade.brainscore_model(run)):
+        with pytest.raises(InputError, match=r"standardize\(mean=0.3, std=0.2\), which other programs would leave out"):
+            refused()
+    assert not (tmp_path / "e").exists()

@@ -176,7 +176,7 @@ def bad_inputs(folder: Path) -> list[tuple[list[str], str]]:
         (["reproduce", "table9"], "table1"),
         (["reproduce", "figure3", "--cells", "random"], "drawn without runs"),
         (["reproduce", "table3", "--scale", "tiny", "--strength", "3"], "3.75"),
-        (["reproduce", "table1", "--merge", str(folder / "nothing"), "--render"], "no folder"),
+        (["reproduce", "table1", "--merge", str(folder / "nothing"), "--render"], "holds no results"),
         (["margins", "digits", "--within", "1"], "between 0 and 1"),
         (["reproduce", "table1", "--cells", "nonsense", "--results", str(folder / "r")], "hinge-e2e-bp-full"),
     ]

@@ -21,13 +21,14 @@ from .adapters.huggingface import write_pretrained
 from .adapters.tensorboard import few_features, write_tensorboard
 from .config.names import EXPORTS
 from .config.run import TrainConfig, check, from_dict, head_of, recipe, to_yaml
+from .config.view_names import steady
 from .data import ImageSet
 from .data import load as load_images
 from .errors import InputError
 from .evaluation.features import features
 from .evaluation.margins import Margins, pairs
 from .evaluation.margins import margins as measure_margins
-from .evaluation.probe import ProbeResult, deformation
+from .evaluation.probe import ProbeResult, seen
 from .evaluation.probe import probe as probe_encoder
 from .losses import make as make_loss
 from .losses import needs
@@ -37,7 +38,7 @@ from .paper import results as paper_results
 from .paper.audits import audited
 from .paper.figures import draw
 from .paper.results import write as write_table
-from .paper.run import chosen, refuse_idle
+from .paper.run import check_cells, chosen, refuse_idle
 from .plausibility.audit import audit as run_audit
 from .plausibility.own import named
 from .plausibility.verdict import Report
@@ -184,7 +185,8 @@ def probe(
 ) -> list[ProbeResult]:
     """Probe layers of a run's encoder (default: the last), fit on `train`, score on `test`; kept in probes.json.
 
-    `test_views` deforms the test images by a policy; `initial` probes the encoder as it was before training.
+    `test_views` deforms the test images by a policy; `initial` probes the encoder as it was before training. What the run's
+    own views do to every picture alike, such as standardize, is done to all.
 
     Raises InputError where a set has no labels, or does not fit the encoder.
     """
@@ -200,7 +202,8 @@ def probe(
         _fitting(_images(test, config, place), run),
         layers=layers,
         protocol=protocol,
-        deform_test=deformation(test_views) if test_views else None,
+        deform_train=seen(config.views),
+        deform_test=seen(config.views, test_views),
         seed=seed,
         epochs=epochs,
         rate=rate,
@@ -218,11 +221,11 @@ def evaluate(run: Path | str, test: Images, *, test_views: str | None = None, de
     """Test accuracy, in percent, of a supervised run's own classifier."""
     place = pick_device(device)
     network = load_classifier(run, device=str(place))
-    images = _fitting(_images(test, configuration(run), place), run)
+    config = configuration(run)
+    images = _fitting(_images(test, config, place), run)
     if images.labels is None:
         raise InputError(f"{images.name} has no labels, and an accuracy needs them.")
-    deform = deformation(test_views) if test_views else None
-    scores = features([network], images, [1], deform=deform)[1]
+    scores = features([network], images, [1], deform=seen(config.views, test_views))[1]
     classes = read_facts(Path(run))["data"].get("classes")
     if images.labels.max() >= scores.shape[1] or (classes and images.classes and classes != images.classes):
         raise InputError(f"{images.name} has other classes than {run} was trained on; an accuracy needs the same ones.")
@@ -243,9 +246,10 @@ def embed(
     layer = len(encoder) if layer is None else layer
     if not 0 <= layer <= len(encoder):
         raise InputError(f"layer is {layer}; the run {run} has layers 1 to {len(encoder)}, and 0 for the pixels.")
-    loaded = _fitting(_images(images, configuration(run), place), run)
+    config = configuration(run)
+    loaded = _fitting(_images(images, config, place), run)
     report = partial(progress, "embedding") if progress else None
-    return features(encoder, loaded, [layer], progress=report)[layer].cpu()
+    return features(encoder, loaded, [layer], deform=seen(config.views), progress=report)[layer].cpu()
 
 
 def distances(run: Path | str, images: Images | None = None) -> dict[str, tuple[Tensor, Tensor]]:
@@ -334,21 +338,21 @@ def reproduce(
         for option in asked:
             if option not in FIGURES[name].reads:
                 raise InputError(f"Nothing of {name} hangs on {option}; it takes {', '.join(FIGURES[name].reads)}.")
-        if cells or merge or render or workers is not None or engine != "local" or seeds > 1:
+        if cells is not None or merge or workers is not None or engine != "local" or seeds > 1:
             raise InputError(
-                f"{name} is drawn without runs; cells, seeds, workers, engine, merge and render go with {', '.join(TABLES)}."
+                f"{name} is drawn without runs; cells, seeds, workers, engine and merge go with {', '.join(TABLES)}."
             )
         return None, draw(FIGURES[name], picked, folder, partial(load_images, root=data_root, download=download))
-    table, kept = TABLES[name], Path(results)
+    table, kept = TABLES[name].at(picked), Path(results)
     refuse_idle(table, scale, asked)
+    check_cells(table, picked)
     chosen(table, cells)
+    if render and (cells is not None or workers is not None or engine != "local" or seeds > 1):
+        raise InputError(
+            "render runs nothing and renders what there is; it goes without cells, seeds, workers and engine."
+        )
     if merge is not None:
-        came, differ = merge_results(Path(merge), kept)
-        if differ:
-            raise InputError(
-                f"{merge} and {results} differ in {', '.join(map(str, differ))} ({came} other results were copied); remove one of "
-                "each pair."
-            )
+        merge_results(Path(merge), kept)
     if not render:
         run_cells(
             table,
@@ -423,12 +427,13 @@ def export(run: Path | str, out: Path | str, *, to: str = "huggingface", layer: 
     cuts the encoder off after that layer, counted from 1, for the last two. The files' outputs are held against the
     encoder's before they are written.
 
-    Raises InputError for another form, a layer that is not there, and where packages that a form needs are missing.
+    Raises InputError for another form, a layer that is not there, a run whose views did more to every picture than scale it
+    to [0, 1], and where packages that a form needs are missing.
     """
     out, run = Path(out), Path(run)
     if to not in EXPORTS:
         raise InputError(f"Unknown form {to!r} to export to; it takes {', '.join(EXPORTS)}.")
-    encoder, config = load_encoder(run), configuration(run)
+    encoder, config = _of_plain_pictures(run), configuration(run)
     if layer is not None and (to == "huggingface" or not 1 <= layer <= len(encoder)):
         takes = "none, for the whole encoder" if to == "huggingface" else f"1 to {len(encoder)}"
         raise InputError(f"layer is {layer} for the form {to} of {run}; it takes {takes}.")
@@ -445,10 +450,22 @@ def export(run: Path | str, out: Path | str, *, to: str = "huggingface", layer: 
 
 
 def brainscore_model(run: Path | str, **options: Any) -> BrainScoreModel:
-    """A finished run's encoder in the form that Brain-Score takes; `options` are those of `BrainScoreModel`."""
-    return BrainScoreModel(
-        load_encoder(run), tuple(read_facts(Path(run))["shape"]), Path(run).resolve().name, **options
-    )
+    """A finished run's encoder in the form that Brain-Score takes; `options` are those of `BrainScoreModel`.
+
+    Raises InputError for a run whose views did more to every picture than scale it to [0, 1].
+    """
+    shape = tuple(read_facts(Path(run))["shape"])
+    return BrainScoreModel(_of_plain_pictures(run), shape, Path(run).resolve().name, **options)
+
+
+def _of_plain_pictures(run: Path | str) -> nn.Sequential:
+    """A run's encoder, for programs that hand it pictures as they are, in [0, 1]."""
+    if through := steady(configuration(run).views):
+        raise InputError(
+            f"The run {run} saw every picture through {through}, which other programs would leave out; it takes a run whose "
+            "views leave it out."
+        )
+    return load_encoder(run)
 
 
 def tensorboard(
@@ -471,7 +488,7 @@ def tensorboard(
         encoder = load_encoder(run)
         weights[int(facts["steps"])] = encoder
         few = _fitting(loaded, run).take(0, count)
-        found = features(encoder, few, [len(encoder)])[len(encoder)]
+        found = features(encoder, few, [len(encoder)], deform=seen(config.views))[len(encoder)]
         pictures = few.batch(torch.arange(len(few))).float() / 255
         labels = None
         if few.labels is not None:

@@ -575,19 +575,28 @@ def _reproduce(argv: list[str]) -> int:
     )
     parser.add_argument("--scale", type=str, default="small", help="paper, small, tiny, mini, digits or smoke")
     parser.add_argument(
-        "--cells", type=str | None, default=None, help="names of cells, with commas between (default: all)"
+        "--cells",
+        type=str | None,
+        default=None,
+        help="names of cells, with commas between (default: all; a wrong one lists them)",
     )
     terminal.add_int(parser, "--seeds", 1, "how many seeds")
     changes = {
         "views": (str, "paper, affine-hsv, or a list of deformations"),
         "negatives": (str, "how few negatives are read: paper or authors"),
+        "readings": (
+            str,
+            'options of the cells\' losses and rules, such as "dtp(order=targets) clapp(reduction=mean)"',
+        ),
         "m1": (float, "the hinge's margin for positives"),
         "m2": (float, "the hinge's margin for negatives"),
         "pairs": (int, "pairs of views a layer"),
         "batch": (int, "pictures a step"),
         "rate": (float, "learning rate"),
         "dtp_rate": (float, "that of DTP's layers"),
+        "supervised_epochs": (float, "of the networks with labels, on the largest set"),
         "probe_epochs": (int, "passes of the probe over its pictures"),
+        "probe_views": (str, "views of the probe's pictures, drawn anew at each epoch"),
         "strength": (float, "of the deformed test images: p, or a factor of the digits' deformations"),
         "test_views": (str, "the test images' views"),
         "encoder_set": (str, "pictures that encoders learn from"),
@@ -616,7 +625,8 @@ def _reproduce(argv: list[str]) -> int:
     from . import api, progress
 
     with progress.share(name, quiet) as update:
-        table, page = api.reproduce(name, cells=cells.split(",") if cells else None, progress=update, **given)
+        names = None if cells is None else [cell.strip() for cell in cells.split(",")]
+        table, page = api.reproduce(name, cells=names, progress=update, **given)
     kept = {} if table is None else {"results": given["results"]}
     terminal.show(table, kept | {"rendered": page.parent, "page": page}, form, quiet)
     return 0

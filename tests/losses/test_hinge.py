@@ -45,7 +45,7 @@ def by_hand(z_a, z_b, negatives, reading):
     return loss, d_a, d_b
 
 
-CASES = [("all", "paper"), (1, "paper"), (5, "paper"), (6, "paper"), (1, "authors"), (5, "authors"), (7, "authors")]
+CASES = [("all", "paper"), (1, "paper"), (5, "paper"), (6, "paper"), (2, "authors"), (5, "authors"), (7, "authors")]
 
 
 @pytest.mark.parametrize(("negatives", "reading"), CASES)
@@ -114,7 +114,7 @@ def test_gradcheck_away_from_kinks(negatives, reading):
 
 @pytest.mark.parametrize(
     ("negatives", "reading"),
-    [(7, "paper"), (0, "paper"), (8, "authors"), (2.5, "paper"), (True, "paper"), ("many", "paper")],
+    [(7, "paper"), (0, "paper"), (8, "authors"), (1, "authors"), (2.5, "paper"), (True, "paper"), ("many", "paper")],
 )
 def test_refuses_negatives_that_the_batch_does_not_have(negatives, reading):
     with pytest.raises(InputError, match="negatives"):

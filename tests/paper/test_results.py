@@ -130,17 +130,20 @@ def test_a_second_machines_results_are_merged(tmp_path):
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     put(ours, "random", 50.0)
     put(theirs, "random", 50.0, 51.0)
-    assert merge(theirs, ours) == (1, [])
+    assert merge(theirs, ours) == 1
     assert accuracies(TABLE, SCALE, ours)["random"].n == 2
     put(theirs, "random", 50.0, 55.0)
-    came, differ = merge(theirs, ours)
-    assert came == 0 and [path.name for path in differ] == ["random-seed1.json"]
-    assert accuracies(TABLE, SCALE, ours)["random"].mean == 50.5  # ours stays
-    with pytest.raises(InputError, match="no folder"):
-        merge(tmp_path / "nothing", ours)
+    put(theirs, "hinge-e2e-bp-full", 70.0)
+    with pytest.raises(InputError, match="differ in table1/tiny/random-seed1.json; .* Nothing was copied"):
+        merge(theirs, ours)
+    assert accuracies(TABLE, SCALE, ours)["random"].mean == 50.5 and len(list(ours.rglob("*.json"))) == 2
+    put(theirs, "random", 50.0, 51.0)
+    for nothing in (tmp_path / "nothing", theirs / "table1"):
+        with pytest.raises(InputError, match="holds no results"):
+            merge(nothing, ours)
     (theirs / "exact" / "tiny").mkdir(parents=True)  # of another program
     (theirs / "exact" / "tiny" / "random-seed0.json").write_text("{}")
-    assert merge(theirs, ours)[0] == 0
+    assert merge(theirs, ours) == 1
     (theirs / "table1" / "tiny" / "x-seed0.json").write_text("{}")
     with pytest.raises(InputError, match="no result of a cell"):
         merge(theirs, ours)

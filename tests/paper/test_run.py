@@ -3,13 +3,14 @@
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from saccade import api, engines, networks
 from saccade.cli import main
 from saccade.data import load
 from saccade.errors import InputError, RunError
-from saccade.evaluation.probe import deformation
+from saccade.evaluation.probe import deformation, seen
 from saccade.evaluation.probe import probe as probe_encoder
 from saccade.paper import TABLES, results, scores
 from saccade.paper import run as running
@@ -113,11 +114,27 @@ def test_what_cannot_be_trained_is_said_before_anything_runs(changes, said, tmp_
         ("figure9", {"pairs": 10}, "Nothing of figure9 hangs on pairs; it takes test_set, test_views, strength"),
         ("table3", {"strength": 0.4, "test_views": "flip"}, "strength and test_views both"),
         ("table1", {"workers": 0, "cells": ["random"]}, "workers=0"),
+        ("table1", {"cells": []}, "Unknown cell ''"),
+        ("table1", {"render": True, "cells": ["random"]}, "goes without cells"),
+        ("table1", {"render": True, "m1": 3.0, "m2": 1.0}, "m1|m2"),
+        ("table1", {"readings": "dtp(order=backwards)", "render": True}, "order='backwards'"),
+        ("table1", {"readings": "moco(queue=3)"}, "No number of table1 hangs on readings"),
+        ("table1", {"probe_set": "digits:train?classes=0,1"}, "label 9|other classes"),
+        ("figure2", {"views": "none"}, "figure2 takes a list of deformations"),
     ],
 )
 def test_options_that_change_nothing_are_refused(name, changes, said, tmp_path):
     with pytest.raises(InputError, match=said):
         api.reproduce(name, scale="digits", results=tmp_path, out=tmp_path / "out", **changes)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_sets_that_do_not_fit_each_other_are_refused(tmp_path):
+    path = tmp_path / "large.npz"
+    np.savez(path, images=np.zeros((60, 12, 12, 1), np.uint8), labels=np.zeros(60, np.int64))
+    for option, cells in (("encoder_set", None), ("test_set", ["random"])):
+        with pytest.raises(InputError, match="it takes sets of one shape"):
+            api.reproduce("table1", scale="digits", results=tmp_path, cells=cells, **{option: str(path)})
     assert not list(tmp_path.rglob("*.json"))
 
 
@@ -183,7 +200,7 @@ def test_margins_under_both_views(tmp_path):
 
 
 def test_strided_and_patches(tmp_path):
-    row = ran(tmp_path, "pooling", ["supervised-strided"])["supervised-strided"]
+    row = ran(tmp_path, "pooling", ["supervised-dtp-strided"])["supervised-dtp-strided"]
     assert row["config"]["network"] == "emnist-strided" and row["probe"]["protocol"] == "the network's own classifier"
     upsampled = {"size": 64, "pool_to": 64, "probe_views": "flip", "patch_views": "flip"}
     scale = Scale("few", 16, 16, 1e-4, 1, FEW.sets, network="conv4 hardtanh maxpool | conv4 maxpool", **upsampled)
@@ -253,3 +270,16 @@ def test_cells_run_on_any_engine(tmp_path, monkeypatch):
         assert asked.pop() == ([f"{name}-seed0"], engine)
     with pytest.raises(InputError, match="workers goes with the engine local"):
         running.run_cells(table, scale, [0], tmp_path, cells=[name], workers=2, engine="ray")
+
+
+def test_standardized_views_are_seen_standardized_by_every_probe(tmp_path):
+    plain = ran(tmp_path / "plain", "table1", ["random"])["random"]
+    views = "digits standardize(mean=0.5, std=0.1)"
+    changed = ran(tmp_path / "changed", "table1", ["random"], replace(FEW, name="digits,views=x", views=views))[
+        "random"
+    ]
+    train, test = load(FEW.sets[1]), load(FEW.sets[2])
+    how = {"protocol": "paper", "epochs": 2, "precision": plain["probe"]["details"]["precision"]}
+    deform = {"deform_train": seen(views), "deform_test": seen(views, "digits")}
+    [expected] = probe_encoder(networks.build("emnist", train.shape, 0), train, test, layers=[3], **deform, **how)
+    assert changed["accuracy"] == expected.accuracy != plain["accuracy"]

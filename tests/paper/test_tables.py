@@ -6,6 +6,7 @@ from saccade.config.grammar import parse_call
 from saccade.config.run import check, head_of
 from saccade.errors import InputError
 from saccade.paper import FIGURES, NAMES, TABLES, scaled
+from saccade.paper.run import home
 from saccade.paper.scales import CIFAR, MNIST, ROBUST, STL, runs_of, strengths
 from saccade.paper.scores import config_of
 
@@ -50,11 +51,11 @@ def test_what_learns_from_what():
     ],
 )
 def test_dtp_has_a_rate_of_its_own_that_its_inverses_can_follow(name, changes, rate):
-    for table, cell in (("table1", "hinge-e2e-dtp-full"), ("pooling", "supervised-strided")):
+    for table, cell in (("table1", "hinge-e2e-dtp-full"), ("pooling", "supervised-dtp-strided")):
         found = {one.name: one for one in TABLES[table].cells}
         scale = scaled(TABLES[table].scales, name, **changes)
         assert config_of(found[cell], scale, 0, 50_000).rate == rate
-    assert config_of(found["supervised-strided"], scale, 0, 50_000).rule == "dtp"
+    assert config_of(found["supervised-dtp-strided"], scale, 0, 50_000).rule == "dtp"
     others = {one.name: one for one in TABLES["table1"].cells}["hinge-e2e-bp-full"]
     assert config_of(others, scale, 0, 50_000).rate == scale.rate
     assert ("(DTP" in scale.said()) == (rate != scale.rate)
@@ -81,10 +82,11 @@ def test_paper_scale_is_the_papers_protocol(name, images, epochs, batch, rate, s
         patches = "-patches" in config.loss
         assert config.batch == (16 if patches else batch)
         steps = round(config.epochs * (images // config.batch))
-        assert steps == -(-epochs * images // config.batch)  # of each layer: gll and rll multiply it by their number
+        assert steps == epochs * (images // config.batch)  # of each layer: gll and rll multiply it by their number
         pairs = {"hinge-e2e-bp-sgd-constrained": 500 * 5, "hinge-e2e-bp-sgd-full": 500 * 499}
         sgd = 50 / pairs[cell.name] if cell.name in pairs else 1
-        assert config.rate == pytest.approx(rate * sgd) and (config.network, config.precision) == (
+        own = 1e-4 if config.rule == "dtp" else rate
+        assert config.rate == pytest.approx(own * sgd) and (config.network, config.precision) == (
             scale.network,
             "auto",
         )
@@ -158,11 +160,46 @@ def test_the_authors_reading_goes_to_few_negatives_alone():
     losses = {cell.column: config_of(cell, scale, 0, 50_000).loss for cell in TABLES["table1"].cells[:2]}
     assert losses["all negatives"] == "hinge"
     assert "reading=authors" in losses["gradient block, 5 negatives"]
+    scale = scaled(STL, "tiny", negatives="authors")  # by which one negative would be none
+    losses = {cell.column: config_of(cell, scale, 0, 50_000).loss for cell in TABLES["table2"].cells[:2]}
+    assert "reading=authors" in losses["5 negatives"] and losses["1 negative"] == "hinge(negatives=1)"
+
+
+def test_readings_go_to_the_losses_and_rules_of_that_name():
+    scale = scaled(CIFAR, "tiny", readings="dtp(order=targets, head=random) clapp(reduction=mean, negatives=1)")
+    assert scale.name.startswith("tiny,readings=dtp_order=targets_head=random") and "dtp(order=targets" in scale.said()
+    plain = {cell.name: config_of(cell, CIFAR["tiny"], 0, 50_000) for cell in TABLES["table1"].cells}
+    changed = {cell.name: config_of(cell, scale, 0, 50_000) for cell in TABLES["table1"].cells}
+    assert changed["hinge-e2e-dtp-full"].rule == "dtp(order=targets, head=random)"
+    assert changed["hinge-e2e-dtp-full"].rate == plain["hinge-e2e-dtp-full"].rate == 1e-4
+    assert changed["clapp-e2e-bp"].loss == "clapp(reduction=mean, negatives=1)"
+    same = [name for name in plain if plain[name] == changed[name]]
+    assert len(same) == len(plain) - 4  # two of DTP, two of CLAPP
+
+
+def test_a_reading_does_not_train_anew_what_it_leaves_be():
+    scale, cells = scaled(CIFAR, "tiny", negatives="authors"), {cell.name: cell for cell in TABLES["table1"].cells}
+    assert home(TABLES["table1"], cells["hinge-e2e-bp-full"], scale) == "table1/tiny"
+    assert home(TABLES["table1"], cells["hinge-e2e-bp-constrained"], scale) == "table1/tiny,negatives=authors"
+    for name in ("pooling", "supplement-c"):
+        shared = [cell for cell in TABLES[name].cells if cell.name in cells]
+        assert len(shared) == 2
+        for cell in shared:
+            assert home(TABLES[name], cell, TABLES[name].scales["tiny"]) == "table1/tiny"
+            ours, first = (config_of(one, CIFAR["tiny"], 0, 50_000) for one in (cell, cells[cell.name]))
+            assert ours == first
+
+
+def test_vgg6s_cells_are_left_out_where_the_network_is_another():
+    names = [
+        {cell.name for cell in TABLES["figure8"].at(TABLES["figure8"].scales[s]).cells} for s in ("paper", "small")
+    ]
+    assert names[0] - names[1] == {"hinge-gll-bp-5", "hinge-e2e-bp-5"} and not names[1] - names[0]
 
 
 def test_margins_go_to_the_hinge_and_into_name_and_caption():
     scale = scaled(STL, "mini", m1=0.25, m2=0.5)
-    assert scale.name == "mini,m1=0.25,m2=0.5" and "m1=0.25, m2=0.5, " in scale.said()
+    assert scale.name == "mini,m1=0.25,m2=0.5" and ", m1=0.25, m2=0.5; " in scale.said()
     losses = {cell.name: config_of(cell, scale, 0, 50_000).loss for cell in TABLES["table2"].cells}
     assert losses["hinge-e2e-bp-5"] == "hinge(m1=0.25, m2=0.5, negatives=5)"
     assert not any("m1" in loss for cell, loss in losses.items() if not cell.startswith("hinge"))
@@ -177,6 +214,8 @@ def test_margins_go_to_the_hinge_and_into_name_and_caption():
         ({"negatives": "mine"}, "paper or authors"),
         ({"views": "flop"}, "flop"),
         ({"strength": 2.0}, "low|high"),
+        ({"readings": "hinge(negatives=1)"}, "m1, m2 and negatives"),
+        ({"readings": "dtp"}, "options by name"),
     ],
 )
 def test_changes_that_cannot_be_are_refused(changes, said):
@@ -186,6 +225,9 @@ def test_changes_that_cannot_be_are_refused(changes, said):
 
 def test_strengths_grow():
     assert list(strengths("deformed-cifar(p=0.3)")) == ["0.05", "0.1", "0.2", "0.3", "0.4", "0.6", "0.8"]
+    asked = scaled(ROBUST, "tiny", strength=0.5).test_views
+    assert list(strengths(asked)) == ["0.05", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.8"]
+    assert scaled(MNIST, "tiny", strength=1.0) == MNIST["tiny"]  # as it is, in other words
     assert strengths("digits")["1"] == "digits(rotation=30, log_scale=0.3, shift=0.2)"
     assert scaled(MNIST, "tiny", strength=0.5).test_views == strengths("digits")["0.5"]
     assert strengths("none") == {}

@@ -193,6 +193,11 @@ def test_what_trains_is_audited(images, options, setting):
     assert report.verdict("asymmetric") == MET
 
 
+def test_more_negatives_than_a_small_batch_has_are_audited():
+    config = TrainConfig(**violators._BASE | {"network": "conv8 maxpool", "loss": "hinge(negatives=70)", "batch": 80})
+    assert "batch 80, views of 3x32x32" in audit(config, load("digits:train[:90]"), steps=1).setting
+
+
 def test_what_cannot_train_is_refused(images):
     with pytest.raises(InputError, match="negatives=-1"):
         audit(_config(("hinge(negatives=-1)", "e2e", "bp", "sgd")), images)

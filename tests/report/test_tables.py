@@ -117,6 +117,7 @@ def test_latex():
         r"\begin{table}",
         r"\centering",
         r"\caption{Probes}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         r"\begin{tabular}{lrrl}",
         r"\toprule",
         r"encoder & accuracy & p & run \\",
@@ -124,7 +125,7 @@ def test_latex():
         r"random & 58.1 $\pm$ 0.3 \% & 0.0012 & --- \\",
         r"hinge \& 5 \textbar{} negatives & 64.9 $\pm$ 1.3 \% & --- & \href{runs/7/config.yaml}{run 7} \\",
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\par\footnotesize Mean $\pm$ sample standard deviation over 3 seeds.",
         r"\par\footnotesize ---: missing, no result yet.",
         r"\end{table}",
@@ -142,7 +143,7 @@ def test_latex():
     ],
 )
 def test_latex_escapes_what_would_be_a_command(text, escaped):
-    assert to_latex(Table(["a"], [[text]], "")).splitlines()[6] == escaped + r" \\"
+    assert to_latex(Table(["a"], [[text]], "")).splitlines()[7] == escaped + r" \\"
 
 
 def test_terminal_reads_no_markup():

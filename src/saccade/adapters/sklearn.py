@@ -16,6 +16,7 @@ from ..config.run import from_dict
 from ..data import ImageSet
 from ..errors import InputError, RunError
 from ..evaluation.features import features
+from ..evaluation.probe import seen
 from ..losses import make, needs
 from ..rules import plain
 from ..training import build, train_step
@@ -124,7 +125,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         check_is_fitted(self)
         images = self._images(validate_data(self, X, allow_nd=True, reset=False))
         layer = len(self.encoder_) if self.layer is None else self.layer
-        return features(self.encoder_, images, [layer])[layer].numpy()
+        return features(self.encoder_, images, [layer], deform=seen(self.config_.views))[layer].numpy()
 
     def _shape(self, X: np.ndarray) -> tuple[int, int, int]:
         """(channels, height, width) of the images in X."""

@@ -113,7 +113,10 @@ def check(config: TrainConfig) -> None:
     rule_facts = rule_entry.facts if rule_entry else frozenset()
     # Negatives are other pictures, save among patches, of which each picture has many.
     negatives = None if "patches" in loss_facts else loss.options.get("negatives")
-    if isinstance(negatives, int) and negatives >= config.batch + (loss.options.get("reading") == "authors"):
+    one_less = loss.options.get("reading") == "authors"
+    if one_less and negatives == 1:
+        raise InputError("The loss has negatives=1, which in the authors' reading are none; it takes at least 2.")
+    if isinstance(negatives, int) and negatives >= config.batch + one_less:
         raise InputError(
             f"The loss wants {negatives} negatives, and a batch of {config.batch} pictures has {config.batch - 1}; "
             "it takes fewer negatives or a larger batch."

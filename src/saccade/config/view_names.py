@@ -203,6 +203,16 @@ def resolve(text: str) -> tuple[Call, ...]:
     return tuple(calls)
 
 
+def steady(text: str) -> str:
+    """What the views do to every picture alike, and so what an encoder that learned from them takes a picture through.
+
+    >>> steady("crop flip grey(p=0.2) standardize(mean=0.5, std=0.25)"), steady("paper")
+    ('standardize(mean=0.5, std=0.25)', '')
+    """
+    calls = resolve(text)
+    return " ".join(str(c) for c in calls if c.name == "standardize" or (c.name == "grey" and c.options["p"] == 1))
+
+
 def _check_names(call: Call, valid: dict[str, Any]) -> None:
     known = ", ".join(valid) or "none"
     if call.args:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade import draws, views
+from saccade.config.view_names import steady
 from saccade.data import ImageSet
 from saccade.errors import InputError
 from saccade.evaluation.features import features, layer_shapes, pooled_grid
@@ -49,6 +50,7 @@ def probe(
     rate: float = 1e-3,
     batch: int = 500,
     k: int = 20,
+    deform_train: Callable[[Tensor, Tensor], Tensor] | None = None,
     deform_test: Callable[[Tensor, Tensor], Tensor] | None = None,
     seed: int = 0,
     precision: str = "float32",
@@ -62,7 +64,7 @@ def probe(
 
     Args:
         layers: outputs to probe; k is that of the encoder's k-th layer, counted from 1, and 0 the pixels.
-        deform_test: deforms the test images (see `features`); the training images stay plain.
+        deform_train, deform_test: deform the images (see `features` and `seen`).
         seed: of the held-out rows ("exact") or of initial weights and order ("paper").
         precision: of the encoder, and of the paper protocol's matrix products: float32 or bfloat16.
         progress: called with (what, done, total).
@@ -85,17 +87,8 @@ def probe(
             f"layers: got {layers!r}, expected a list of whole numbers from 0 (the pixels) to {len(modules)}."
         )
     wanted = [int(layer) for layer in wanted]
+    classes = class_count(train_set, test_set)
     train_y, test_y = _labels(train_set), _labels(test_set)
-    classes = int(train_y.max()) + 1
-    if test_y.max() >= classes:
-        raise InputError(
-            f"{test_set.name}: label {int(test_y.max())}, expected 0 to {classes - 1}, as in {train_set.name}."
-        )
-    if train_set.classes and test_set.classes and train_set.classes != test_set.classes:
-        raise InputError(
-            f"{test_set.name} has other classes than {train_set.name} or in another order, so that their labels do not "
-            "mean the same; a probe needs the same ones."
-        )
     shapes = layer_shapes(modules, train_set)
     test_shape = tuple(test_set.batch(torch.zeros(1, dtype=torch.long)).shape[1:])
     if test_shape != shapes[0]:
@@ -117,7 +110,7 @@ def probe(
                 precision=precision,
                 progress=reporter(f"features of {images.name}"),
             )
-            for images, deform in ((train_set, None), (test_set, deform_test))
+            for images, deform in ((train_set, deform_train), (test_set, deform_test))
         )
         for layer in group:
             x, held = train_x.pop(layer), test_x.pop(layer)
@@ -155,6 +148,28 @@ def deformation(policy: str, seed: int = 0, size: int | None = None) -> Callable
     deform = views.parse(policy, size)
     base = draws.key(seed, "deformed test")
     return lambda images, index: deform(images, draws.image_keys(base, index).to(images.device))
+
+
+def seen(trained: str, views: str | None = None, seed: int = 0) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """`deformation` by `views`, then by what the views of an encoder's training do to every picture alike, if anything."""
+    policy = " ".join(filter(None, [views, steady(trained)]))
+    return deformation(policy, seed) if policy else None
+
+
+def class_count(train_set: ImageSet, test_set: ImageSet) -> int:
+    """How many classes a probe of the one set tells apart. Raises InputError where the other's are not among them."""
+    train_y, test_y = _labels(train_set), _labels(test_set)
+    classes = int(train_y.max()) + 1
+    if test_y.max() >= classes:
+        raise InputError(
+            f"{test_set.name}: label {int(test_y.max())}, expected 0 to {classes - 1}, as in {train_set.name}."
+        )
+    if train_set.classes and test_set.classes and train_set.classes != test_set.classes:
+        raise InputError(
+            f"{test_set.name} has other classes than {train_set.name} or in another order, so that their labels do not "
+            "mean the same; a probe needs the same ones."
+        )
+    return classes
 
 
 def _labels(images: ImageSet) -> Tensor:

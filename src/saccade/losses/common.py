@@ -14,12 +14,12 @@ def full(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def check_negatives(negatives: int | str, batch: int, most: int | None = None) -> None:
-    """Raise InputError unless `negatives` is "all" or between 1 and the others of the batch (or `most`)."""
-    most = batch - 1 if most is None else most
-    if negatives != "all" and not (type(negatives) is int and 1 <= negatives <= most):
+def check_negatives(negatives: int | str, batch: int, one_less: bool = False) -> None:
+    """Raise InputError unless `negatives` is "all" or between 1 and the others of the batch, or where it counts `one_less`."""
+    least, most = 1 + one_less, batch - 1 + one_less
+    if negatives != "all" and not (type(negatives) is int and least <= negatives <= most):
         raise InputError(
-            f"The loss wants negatives={negatives}, and a batch of {batch} images takes all or 1 to {most}."
+            f"The loss wants negatives={negatives}, and a batch of {batch} images takes all or {least} to {most}."
         )
 
 

@@ -15,10 +15,11 @@ def contrastive_hinge(
         z_a, z_b: embeddings of the two lists of views, (batch, width), not normalized; row s of both is image s.
         m1, m2: margins, in units of L1 distance.
         negatives: "all" others of the batch, or T of them: the next T in order, wrapping around.
-        reading: "paper", or "authors": their public code takes offsets 1..T-1 without wrapping around, at weight 1/T.
+        reading: "paper", or "authors": their public code takes offsets 1..T-1 without wrapping around, at weight 1/T, so
+            that T is at least 2.
 
     Returns a scalar, a sum and not a mean. The (batch, batch, width) tensor of all differences is never made, and T
-    negatives cost T rows. Subgradients at a tie are 0. Raises InputError for more negatives than the batch has, lists of
+    negatives cost T rows. Subgradients at a tie are 0. Raises InputError for no or more negatives than the batch has, lists of
     different shapes, an empty batch and another reading.
 
     >>> z_a, z_b = torch.tensor([[0.0], [4.0]]), torch.tensor([[2.0], [5.0]])
@@ -28,7 +29,7 @@ def contrastive_hinge(
     check_words("hinge", reading=reading)
     check_pair(z_a, z_b)
     n, z_a, z_b = len(z_a), full(z_a), full(z_b)
-    check_negatives(negatives, n, n if reading == "authors" else None)
+    check_negatives(negatives, n, one_less=reading == "authors")
     if negatives == "all":
         distances = l1_distances(z_a, z_b)
         positives = distances.diagonal()
@@ -36,7 +37,7 @@ def contrastive_hinge(
     else:
         count = int(negatives) - (reading == "authors")
         positives = (z_a - z_b).abs().sum(1)
-        distances = (z_a[:, :, None] - following(z_b, count)).abs().sum(1) if count else z_a.new_zeros(n, 0)
+        distances = (z_a[:, :, None] - following(z_b, count)).abs().sum(1)
         weights = torch.ones_like(distances)
         if reading == "authors":
             places = torch.arange(n, device=z_a.device)[:, None] + torch.arange(1, count + 1, device=z_a.device)

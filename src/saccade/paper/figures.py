@@ -12,6 +12,7 @@ from .. import draws
 from ..config.grammar import parse_call
 from ..config.run import TrainConfig
 from ..data import ImageSet
+from ..errors import InputError
 from ..evaluation.corruptions import deformed
 from ..report.figures import picture
 from ..report.page import Block, Picture, Section, Svg, write_page
@@ -50,6 +51,8 @@ def _views(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
 
 def _alone(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
     images, policy = _pictures(load(scale.sets[0])), parse(scale.views, scale.size)
+    if not policy.steps:
+        raise InputError(f"The views {scale.views} deform nothing; figure2 takes a list of deformations.")
     what = ", ".join(step.name for step in policy.steps)
     return {"figure2": _sheet(deformation_sheet(images, policy, 0, _ROWS), f"Each deformation alone: {what}.")}
 

@@ -39,7 +39,8 @@ def results(table: PaperTable, scale: Scale, out: Path, *, links: Links | None =
     have = found(table, scale, out)
     columns = table.columns_at(scale)
     # Accuracies on other pictures than the paper's have nothing to be subtracted from.
-    same = scale.sets[2].partition(":")[0] == table.scales["paper"].sets[2].partition(":")[0]
+    theirs = table.scales["paper"]
+    same = (scale.sets[2].partition(":")[0], scale.test_views) == (theirs.sets[2].partition(":")[0], theirs.test_views)
     published = {cell.column for cell in table.cells if cell.published is not None}
     header = [*table.names]
     for column in columns:
@@ -59,9 +60,9 @@ def results(table: PaperTable, scale: Scale, out: Path, *, links: Links | None =
                     line.append("" if mark is None else mark)
                     if same:
                         off = [] if mark is None else [value - mark for value in values]
-                        line.append("" if mark is None else differences(off) if off else None)
+                        line.append("" if mark is None else _linked(differences(off) if off else None, cell, links))
             rows.append(line)
-    caption = f"{table.caption}. Ours at {scale.said()}{_with_labels(table, scale)}"
+    caption = f"{table.caption}. Ours at {scale.said(table.measure)}{_with_labels(table, scale)}"
     if published:
         caption += "; published: at the paper's scale"
         caption += (
@@ -83,7 +84,7 @@ def _with_labels(table: PaperTable, scale: Scale) -> str:
     )
 
 
-def _linked(entry: Spread | str | None, cell: Cell | None, links: Links | None) -> Entry:
+def _linked(entry: Spread | Paired | str | None, cell: Cell | None, links: Links | None) -> Entry:
     return entry if entry is None or cell is None or links is None else Link(entry, links(cell))
 
 
@@ -127,14 +128,17 @@ def comparisons(table: PaperTable, scale: Scale, out: Path, *, links: Links | No
             if test is None:
                 row += [None, None, theirs, None, None, None, None]
             else:
-                row += [test.n, test, theirs, _agreement(test, corrected, theirs), test.p, corrected, test.exact]
+                p_values = ("" if p is None else p for p in (test.p, corrected, test.exact))  # one seed gives none
+                ours = _linked(test, cells[one], links)
+                row += [test.n, ours, theirs, _agreement(test, corrected, theirs), *p_values]
             rows.append(row)
         least = min(2 / 2**test.n for test in tests if test)
         notes = [
             f"A fixed list of {len(pairs)} comparisons, paired by seed. p: Student's t on the differences, which it takes to "
-            f"be normal; Holm's correction is for all {len(pairs)}, run or not. Sign flips take nothing for granted, and with so "
-            f"few seeds cannot give less than {least:g}. Direction: as published or opposite where p after Holm's correction is "
-            "at most 0.05."
+            f"be normal; Holm's correction is for all {len(pairs)} of this family, run or not. Sign flips take nothing for "
+            f"granted, and with so few seeds cannot give less than {least:g}. Direction: decided where p after Holm's "
+            "correction is at most 0.05; as published where the published difference lies in the interval, too, else larger or "
+            "smaller on the same side, or opposite."
         ]
         header = [
             "this",
@@ -157,13 +161,17 @@ def _published_difference(one: Cell, other: Cell) -> float | None:
     return round(one.published - other.published, 2)
 
 
-def _agreement(test: Paired, p: float | None, theirs: float | None) -> str | None:
-    """Whether ours lies on the side of 0 where the published difference lies, if the corrected `p` decides where it lies."""
-    if theirs is None or p is None:
-        return None
+def _agreement(test: Paired, p: float | None, theirs: float | None) -> str:
+    """How ours stands to the published difference, if the corrected `p` decides on which side of 0 it lies."""
+    if theirs is None or p is None or test.interval is None:
+        return ""
     if p > 0.05:
         return "undecided"
-    return "as published" if (test.mean > 0) == (theirs > 0) else "opposite"
+    if (test.mean > 0) != (theirs > 0):
+        return "opposite"
+    if test.interval[0] <= theirs <= test.interval[1]:
+        return "as published"
+    return "larger" if abs(test.mean) > abs(theirs) else "smaller"
 
 
 def drawn(table: PaperTable, scale: Scale, out: Path) -> dict[str, Svg]:
@@ -198,7 +206,7 @@ def _curves(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found)
             for cell in cells
             if cell.row[-1] == loss
         }
-        caption = f"Training loss an image against epochs; hinge, {loss}; first seed; {scale.said()}."
+        caption = f"Training loss an image against epochs; hinge, {loss}; first seed; {scale.said(table.measure)}."
         name = table.name if not made else f"{table.name}-{len(made) + 1}"
         made[name] = Svg(figures.loss_curve(series, "epoch", "loss"), caption)
     return made
@@ -210,7 +218,7 @@ def _layers(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found)
         _label(cell): [(float(k), spread(_values(have[cell.name], name, None))) for k, name in enumerate(columns, 1)]
         for cell in cells
     }
-    caption = f"{table.caption}; {scale.said()}. Bands: one standard deviation over seeds."
+    caption = f"{table.caption}; {scale.said(table.measure)}.{_bands(series)}"
     return {table.name: Svg(figures.lines(series, "layer", "test accuracy (%)"), caption)}
 
 
@@ -253,10 +261,15 @@ def _strengths(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Fou
         if any(series.values()):
             caption = (
                 f"Test accuracy against the strength of the test images' deformation, classifiers fitted on {int(size):,} "
-                f"pictures, plain unless the row says otherwise; {scale.name} scale. Bands: one standard deviation over seeds."
+                f"pictures, plain unless the row says otherwise; {scale.name} scale.{_bands(series)}"
             )
             made[f"{table.name}-strength-{size}"] = Svg(figures.lines(series, "strength", "test accuracy (%)"), caption)
     return made
+
+
+def _bands(series: dict[str, list[tuple[float, Spread]]]) -> str:
+    several = any(value.n > 1 for points in series.values() for _, value in points)
+    return " Bands: one standard deviation over seeds." if several else ""
 
 
 def _sizes(have: Found, cells: Sequence[Cell]) -> list[str]:
@@ -275,7 +288,7 @@ def corruptions(table: PaperTable, scale: Scale, out: Path, *, links: Links | No
                 for severity, scores in row["corruptions"][name].items():
                     by_severity.setdefault(severity, []).append(scores[max(scores, key=int)])
             means = [sum(values) / len(values) for values in zip(*by_severity.values(), strict=True)]
-            numbers = map(spread, (*by_severity.values(), means))
+            numbers = (_linked(spread(values), cell, links) for values in (*by_severity.values(), means))
             rows.append([_linked(_label(cell), cell, links), name, *numbers])
     if not rows:
         return None

@@ -9,8 +9,9 @@ from typing import Any
 
 from .. import engines
 from ..config.run import check
-from ..data import load
+from ..data import ImageSet, load
 from ..errors import InputError, RunError
+from ..evaluation.probe import class_count
 from ..losses import make as make_loss
 from ..parallel import Report
 from ..training.checkpoint import write_whole
@@ -58,6 +59,7 @@ def run_cells(
     if not missing:
         return
     sets = [load(name, root=root, download=download) for name in scale.sets]
+    _fit_each_other(MEASURES[table.measure].reads, scale, *sets)
     for seed, cell, _ in missing:  # what cannot be is said before anything runs
         fewest = min([len(sets[cell.learns_from]), *(scale.sizes if cell.supervised else ())])
         config = config_of(cell, scale, seed, fewest)
@@ -70,7 +72,7 @@ def run_cells(
             scale,
             seed,
             root,
-            (work / runs_of(table.name, scale)).resolve(),
+            (work / home(table, cell, scale)).resolve(),
             _made(path),
         )
         for seed, cell, path in missing
@@ -79,6 +81,35 @@ def run_cells(
     failed = [f"{name}: {why}" for name, why in said.items() if why]
     if failed:
         raise RunError(f"{len(failed)} of {len(tasks)} cells failed, and the others are kept; the first is {failed[0]}")
+
+
+def _fit_each_other(reads: frozenset[str], scale: Scale, encoders: ImageSet, train: ImageSet, test: ImageSet) -> None:
+    """Raises InputError where what is measured needs sets of one shape, or of the same classes, and they are not."""
+    read = [images for images, option in ((train, "probe_set"), (test, "test_set")) if option in reads]
+    for images in read:
+        here, there = (one.shape[:1] if scale.size else one.shape for one in (images, encoders))
+        if here != there:
+            raise InputError(
+                f"{images.name} has pictures of {images.shape}, and the encoders learn from {encoders.name}, of "
+                f"{encoders.shape}; it takes sets of one shape."
+            )
+    if len(read) == 2:
+        class_count(train, test)
+
+
+def home(table: PaperTable, cell: Cell, scale: Scale) -> str:
+    """The folder of a cell's runs: that of the scale as it is without changes, where these leave the cell's training be."""
+    plain = table.scales.get(scale.name.partition(",")[0], scale)
+    same = config_of(cell, plain, 0, MANY) == config_of(cell, scale, 0, MANY)
+    return runs_of(table.name, plain if same else scale)
+
+
+def check_cells(table: PaperTable, scale: Scale) -> None:
+    """Raises InputError for a scale at which a cell's configuration cannot be."""
+    for cell in table.cells:
+        config = config_of(cell, scale, 0, MANY)
+        check(config)
+        make_loss(config.loss)
 
 
 def refuse_idle(table: PaperTable, scale: str, changes: dict[str, Any]) -> None:
@@ -94,12 +125,12 @@ def refuse_idle(table: PaperTable, scale: str, changes: dict[str, Any]) -> None:
 
 
 def chosen(table: PaperTable, cells: list[str] | None) -> list[Cell]:
-    """The table's cells of these names, or all. Raises InputError for a name that it has not."""
+    """The table's cells of these names, or all. Raises InputError for a name that it has not, and for no name."""
     known = [cell.name for cell in table.cells]
-    for name in cells or []:
+    for name in known if cells is None else cells or [""]:
         if name not in known:
             raise InputError(f"Unknown cell {name!r} of {table.name}; it takes {', '.join(known)}.")
-    return [cell for cell in table.cells if not cells or cell.name in cells]
+    return [cell for cell in table.cells if cells is None or cell.name in cells]
 
 
 def _run_cell(task: tuple[PaperTable, Cell, Scale, int, str | None, Path, Path], report: Report) -> str:
@@ -128,6 +159,9 @@ def checked(path: Path, cell: Cell, scale: Scale) -> dict[str, Any]:
         isinstance(scores, dict) or isinstance(found.get("accuracy"), int | float)
     ):
         raise InputError(f"{path} is not what a cell writes; remove it to run the cell anew.")
+    if path.stem != f"{found.get('cell')}-seed{found['seed']}":
+        raise InputError(f"{path} holds cell {found.get('cell')}, seed {found['seed']}; it takes a file of that name.")
+    made = {name: value for name, value in made.items() if name != "runs"}  # on which no number hangs
     if changed := differences(made, json.loads(json.dumps(asdict(scale)))):
         raise InputError(f"{path} was made at another scale ({changed}); remove it to run the cell anew.")
     config = {name: value for name, value in found.get("config", {}).items() if name not in _OF_THE_JOB}
@@ -141,23 +175,29 @@ def _made(path: Path) -> Path:
     return path.resolve()  # which other machines may see too
 
 
-def merge(source: Path, out: Path) -> tuple[int, list[Path]]:
-    """Copy the results of a second machine's folder that `out` has not; returns how many came, and which, present in both,
-    differ in their scores (those of `out` stay).
+def merge(source: Path, out: Path) -> int:
+    """Copy the results of a second machine's folder that `out` has not; returns how many came.
 
-    Raises InputError where `source` is no folder, and for a file in it that is no result.
+    Raises InputError, with nothing copied, where `source` is no folder of results, for a file in it that is no result, and
+    where both have a result whose scores differ.
     """
-    if not source.is_dir():
-        raise InputError(f"{source} is no folder; merge takes a folder of results.")
-    came, differ = 0, []
-    for theirs in sorted(path for name in TABLES for path in source.glob(f"{name}/*/*-seed*.json")):
+    results = sorted(path for name in TABLES for path in source.glob(f"{name}/*/*-seed*.json"))
+    if not results:
+        raise InputError(f"{source} holds no results; merge takes a folder of them, such as results.")
+    differ, new = [], []
+    for theirs in results:
         found = read_json(theirs)
         if not {"table", "cell", "scale", "seed"} <= found.keys():
             raise InputError(f"{theirs} is no result of a cell; merge takes a folder of results.")
         ours = out / theirs.relative_to(source)
         if not ours.exists():
-            write_whole(_made(ours), theirs.read_bytes())
-            came += 1
+            new.append((theirs, ours))
         elif any(found.get(name) != read_json(ours).get(name) for name in ("accuracy", "scores")):
-            differ.append(ours.relative_to(out))
-    return came, differ
+            differ.append(str(ours.relative_to(out)))
+    if differ:
+        raise InputError(
+            f"{source} and {out} differ in {', '.join(differ)}; remove one of each pair. Nothing was copied."
+        )
+    for theirs, ours in new:
+        write_whole(_made(ours), theirs.read_bytes())
+    return len(new)

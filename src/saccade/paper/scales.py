@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..config.grammar import parse_call
+from ..config.grammar import parse_call, parse_calls
 from ..config.view_names import resolve
 from ..errors import InputError
 
@@ -39,20 +39,30 @@ class Scale:
     corrupted: int = 10_000  # test images under the common corruptions
     shown: int = 1_000  # test images whose embeddings are drawn
     runs: str | None = None  # whose runs the encoders are; none: the table's own
+    readings: str = ""  # other options of the cells' losses and rules, such as dtp(order=targets)
 
-    def said(self) -> str:
-        """The scale in a caption."""
-        deformed = f" deformed by {self.test_views}" if self.test_views else ""
+    def said(self, measure: str = "probe") -> str:
+        """The scale in a caption: what of it the numbers of a measure (see `scores`) hang on."""
+        encoder, train, test = self.sets
         sides = f" at {self.size}x{self.size} pixels" if self.size else ""
+        margins = "".join(f", {name}={value:g}" for name, value in self.margins.items())
+        if measure == "margins":
+            return f"{self.name} scale: network {self.network}, batches of {self.batch} from {encoder}{sides}{margins}"
         slower = f" (DTP {self.dtp_rate:g})" if self.dtp_rate not in (None, self.rate) else ""
-        return (
+        said = (
             f"{self.name} scale: {self.pairs:,} pairs of views a layer (a step end to end trains all), "
-            f"batch {self.batch}, rate {self.rate:g}{slower}, views {self.views}{sides}, "
-            + "".join(f"{name}={value:g}, " for name, value in self.margins.items())
-            + ("" if self.negatives == "paper" else f"negatives as the {self.negatives}' code reads them, ")
-            + f"probe of {self.probe_epochs} epochs; network "
-            f"{self.network} trained on {self.sets[0]}, probe fitted on {self.sets[1]}, scored on {self.sets[2]}{deformed}"
+            f"batch {self.batch}, rate {self.rate:g}{slower}, views {self.views}{sides}{margins}"
+            + ("" if self.negatives == "paper" else f", few negatives as the {self.negatives}' code reads them")
+            + (f", {self.readings}" if self.readings else "")
+            + f"; network {self.network} trained on {encoder}"
         )
+        if measure == "curve":
+            return said
+        deformed = f" deformed by {self.test_views}" if self.test_views else ""
+        plain = ", plain and" if measure == "tested" and deformed else ""
+        if measure != "separation":
+            said += f", probe of {self.probe_epochs} epochs fitted on {train}"
+        return f"{said}, scored on {test}{plain}{deformed}"
 
 
 CIFAR = {
@@ -163,12 +173,12 @@ _SPLIT = ("mnist:train?classes=0,1,2,3,4", "mnist:train?classes=5,6,7,8,9", "mni
 MNIST = {
     "paper": Scale(
         "paper",
-        400 * 124_800,
+        400 * 124_000,  # whole batches of 124,800 letters
         1000,
         1e-3,
         200,
         ("emnist-letters:train", "mnist:train", "mnist:test"),
-        **_LETTERS,
+        **_LETTERS | {"dtp_rate": 1e-4},
         supervised_epochs=50,
     ),
     "small": Scale("small", 100_000, 50, 5e-4, 200, _SPLIT, **_LETTERS),
@@ -189,20 +199,28 @@ MNIST = {
     "digits": replace(CIFAR["digits"], runs="table1"),
 }
 
+# The tables of pooling and of SimCLR share encoders with Table 1.
+SHARED = {name: replace(scale, runs="table1") for name, scale in CIFAR.items()}
+
 # Figures 6 to 8 look into Table 1's encoders; the paper's Figure 8 into one of Table 2's.
 INSIDE = {name: replace(scale, runs="table1", pool_to=8192) for name, scale in CIFAR.items()}
 INSIDE["paper"] = replace(INSIDE["paper"], pool_to=None)
-EMBEDDED = INSIDE | {"paper": replace(STL["paper"], runs="table2")}
+EMBEDDED = INSIDE | {"paper": replace(STL["paper"], runs="table2", shown=8_000)}
 
 
 def strengths(views: str) -> dict[str, str]:
-    """Policies like `views`, weaker and stronger, by a number that says how strong; none for a policy without one.
+    """Policies like `views`, weaker and stronger, and itself, by a number that says how strong; none without one.
 
     >>> strengths("deformed-cifar(p=0.2)")["0.4"]
     'deformed-cifar(p=0.4)'
     """
-    numbers = {"deformed-cifar": (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8), "digits": (0.25, 0.5, 0.75, 1, 1.25, 1.5)}
-    return {f"{s:g}": at_strength(views, s) for s in numbers.get(parse_call(views).name, ())}
+    policy = parse_call(views)
+    steps = {"deformed-cifar": (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8), "digits": (0.25, 0.5, 0.75, 1, 1.25, 1.5)}
+    numbers: set[float] = set(steps.get(policy.name, ()))
+    own = {"deformed-cifar": policy.options.get("p"), "digits": policy.options.get("rotation", 30) / 30}
+    if numbers and (strength := own[policy.name]) and resolve(at_strength(views, strength)) == resolve(views):
+        numbers.add(strength)
+    return {f"{s:g}": at_strength(views, s) for s in sorted(numbers)}
 
 
 def at_strength(views: str, strength: float) -> str:
@@ -225,7 +243,7 @@ def file_name(text: str) -> str:
 _SETS = ("encoder_set", "probe_set", "test_set")
 _MARGINS = ("m1", "m2")
 # What no encoder depends on, but for networks trained on deformed pictures, whose runs' names say which.
-_AFTERWARDS = ("test_views", "strength", "probe_epochs", "test_set")
+_AFTERWARDS = ("test_views", "strength", "probe_epochs", "probe_views", "test_set")
 
 
 def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
@@ -246,6 +264,12 @@ def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
     for option, value in given.items():
         if not isinstance(value, str) and not 0 < value < 1e12:
             raise InputError(f"{option} is {value}; it takes a number above 0.")
+    for call in parse_calls(given["readings"], "readings") if "readings" in given else ():
+        if call.name == "hinge" or call.args or not call.options:
+            raise InputError(
+                f"readings has {call}; it takes a loss or a rule with options by name, such as dtp(order=targets); the "
+                "hinge's are m1, m2 and negatives."
+            )
     if given.get("negatives", "paper") not in ("paper", "authors"):
         raise InputError(f"negatives is {given['negatives']!r}; it takes paper or authors.")
     special = (*_SETS, *_MARGINS, "strength")
@@ -256,8 +280,10 @@ def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
         if "test_views" in given:
             raise InputError("strength and test_views both say how test images are deformed; it takes one of them.")
         new["test_views"] = at_strength(scale.test_views or "none", given["strength"])
-    for option in ("views", "test_views"):
+    for option in ("views", "test_views", "probe_views"):
         resolve(new.get(option) or "none")  # refused here in one sentence, if at all
+    if "strength" in given and resolve(new["test_views"]) == resolve(scale.test_views or "none"):
+        new["test_views"] = scale.test_views  # as it is, in other words
     changed = replace(scale, **new)
     if changed == scale:
         return scale

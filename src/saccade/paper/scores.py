@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import draws, networks
-from ..config.grammar import parse_call
+from ..config.grammar import parse_call, parse_calls
 from ..config.run import TrainConfig, from_dict
-from ..config.view_names import resolve
+from ..config.view_names import steady
 from ..data import ImageSet, load
 from ..errors import InputError
 from ..evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted, deformed, kept
@@ -92,11 +92,17 @@ def config_of(cell: Cell, scale: Scale, seed: int, size: int) -> TrainConfig:
         options["network"] += "-strided"
     loss = parse_call(cell.options.get("loss", "none"))
     if loss.name == "hinge":
-        few = isinstance(loss.options.get("negatives"), int) and scale.negatives != "paper"
+        # In the authors' reading one negative would be none.
+        few = scale.negatives != "paper" and loss.options.get("negatives", "all") not in ("all", 1)
         reading = {"reading": scale.negatives} if few else {}
         options["loss"] = str(replace(loss, options=scale.margins | reading | loss.options))
     if loss.name.endswith("-patches"):
         options["views"] = scale.patch_views
+    for call in parse_calls(scale.readings) if scale.readings else ():
+        for part in ("loss", "rule"):
+            one = parse_call(options.get(part, "none"))
+            if one.name == call.name:
+                options[part] = str(replace(one, options=one.options | call.options))
     batch = options["batch"]
     if batch > size:
         raise InputError(f"batch is {batch}, and {options['data']} has {size:,} pictures; it takes at most that many.")
@@ -104,12 +110,12 @@ def config_of(cell: Cell, scale: Scale, seed: int, size: int) -> TrainConfig:
         negatives = loss.options.get("negatives")
         options["rate"] *= _SGD / (batch * (negatives if isinstance(negatives, int) else batch - 1))
     if cell.supervised:
-        views = (scale.test_views or "none") if cell.deformed else "none"
+        views = " ".join(filter(None, [(scale.test_views or "none") if cell.deformed else "none", steady(scale.views)]))
         passes = scale.supervised_epochs * (max(scale.sizes, default=size) // batch) / (size // batch)
         options |= {"views": views, "rate": 1e-3, "epochs": passes}
     else:  # whole steps, so that a scale's pairs are what is trained
         options["epochs"] = ceil(scale.pairs / batch) / (size // batch)
-    if options.get("rule") == "dtp":
+    if cell.options.get("rule") == "dtp":
         options["rate"] = scale.dtp_rate or scale.rate
     return from_dict(asdict(TrainConfig()) | options, f"The cell {cell.name}")
 
@@ -160,18 +166,12 @@ def read(
 ) -> Tensor:
     """One layer's features (default: the last's) of the images, or of one view each: (images, features)."""
     layer = len(encoder) if layer is None else layer
-    views = " ".join([views or "none", *_colours(job)])
+    patches = str(job.cell.options.get("loss")).partition("(")[0].endswith("-patches")
+    views = " ".join(filter(None, [views or "none", steady(job.scale.patch_views if patches else job.scale.views)]))
     plain = views == "none" and job.scale.size in (None, images.shape[-1])
     deform = None if plain else deformation(views, seed, job.scale.size)
     found = features(encoder, images, [layer], pool_to=job.scale.pool_to, deform=deform, precision=job.precision)
     return found[layer]
-
-
-def _colours(job: Job) -> list[str]:
-    """What an encoder of patches was shown of all pictures' colours, and so is shown of the probe's."""
-    if not str(job.cell.options.get("loss")).partition("(")[0].endswith("-patches"):
-        return []
-    return [str(step) for step in resolve(job.scale.patch_views) if step.name in ("grey", "standardize")]
 
 
 Learnt = Tensor | Callable[[int], Tensor]  # features, or those of an epoch
@@ -372,7 +372,7 @@ def margins(job: Job) -> dict[str, Any]:
     """Distances of pairs before training, by their quantiles, and what the margins in use and those proposed make of them."""
     images = job.set(0)
     config = replace(config_of(job.cell, job.scale, job.seed, len(images)), precision="float32")
-    [found] = measure_margins(config, images)
+    [found] = measure_margins(config, images, batches=min(10, len(images) // config.batch))
     loss: Any = make_loss(config.loss)
     scores = {
         "median of positives": quantile(found.positives, 0.5),
@@ -390,7 +390,7 @@ def margins(job: Job) -> dict[str, Any]:
     return {"scores": scores, "quantiles": quantiles, "m1": loss.m1, "m2": loss.m2, "config": settings, "run": {}}
 
 
-_PROBED = frozenset({"probe_epochs", "probe_set", "test_set", "test_views", "strength"})
+_PROBED = frozenset({"probe_epochs", "probe_set", "probe_views", "test_set", "test_views", "strength"})
 
 
 class Measure(NamedTuple):

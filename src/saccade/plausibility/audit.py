@@ -48,6 +48,7 @@ def audit(config: TrainConfig, images: ImageSet | None = None, steps: int = STEP
     )
     small = model.config
     batch = loss.fitting_batch(model.sites[-1], _embedding_shape(model), 4 if _patches(model) else 8)
+    batch = min(batch, len(images))
     if batch != small.batch:
         small = replace(small, batch=batch)
         model = build(small, images)
@@ -84,18 +85,19 @@ def thin_model(config: TrainConfig, images: ImageSet, steps: int = STEPS) -> tup
     """A thin model and the few pictures that it sees.
 
     Where it cannot be built on batches of 8 and views of 32 pixels, batches are of all 64 pictures (for a loss that wants
-    more negatives), and then views of the configured size (for layers that pool more often). A network given by a dotted
-    path may want grey pictures as they are. Raises InputError for a configuration that cannot be trained.
+    more negatives), and then views of the configured size (for layers that pool more often); batches larger than that,
+    of more pictures, come last. A network given by a dotted path may want grey pictures as they are. Raises InputError
+    for a configuration that cannot be trained.
     """
     check(config)
-    few = stand_in(images)
-    sizes = [*dict.fromkeys([(_BATCH, _SIDE), (len(few), _SIDE), (len(few), config.size)])]
-    tries = [(few, *size) for size in sizes]
+    few, many = stand_in(images, 64), stand_in(images, max(64, config.batch))
+    sides = dict.fromkeys([_SIDE, config.size])
+    tries = [(few, _BATCH, _SIDE), *((pictures, len(pictures), side) for pictures in (few, many) for side in sides)]
     if _dotted(config.network) and few.shape != images.shape:
-        tries += [(images.take(0, len(few)), *size) for size in sizes]
+        tries += [(images.take(0, len(pictures)), batch, side) for pictures, batch, side in tries]
     for pictures, batch, side in tries:
         try:
-            return build(thinned(config, len(few), steps, batch, side), pictures), pictures
+            return build(thinned(config, len(pictures), steps, batch, side), pictures), pictures
         except InputError as error:
             refused = error
     raise refused
@@ -129,7 +131,7 @@ def thinned(
     )
 
 
-def stand_in(images: ImageSet, count: int = 64) -> ImageSet:
+def stand_in(images: ImageSet, count: int) -> ImageSet:
     """The first images; where the pictures are grey, the same in three colours, which every policy of views takes."""
     few = images.take(0, min(count, len(images)))
     pictures: Any = few.batch(torch.arange(len(few)))

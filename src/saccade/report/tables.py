@@ -243,7 +243,7 @@ _LATEX = {
 
 
 def to_latex(table: Table) -> str:
-    """The table for LaTeX with the packages booktabs and, where cells are links, hyperref."""
+    """The table for LaTeX, no wider than the text, with the packages booktabs, graphicx and, where cells are links, hyperref."""
 
     def line(cells: Iterable[str]) -> str:
         return f"{' & '.join(cells)} \\\\"
@@ -258,9 +258,10 @@ def to_latex(table: Table) -> str:
     columns = "".join("r" if right else "l" for right in table.numeric())
     lines = [r"\begin{table}", r"\centering"]
     lines += [f"\\caption{{{_latex(table.caption)}}}"] if table.caption else []
+    lines += [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
     lines += [f"\\begin{{tabular}}{{{columns}}}", r"\toprule", line(map(_latex, table.header)), r"\midrule"]
     lines += [line(map(cell_text, row)) for row in table.rows]
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
     lines += [f"\\par\\footnotesize {_latex(note)}" for note in table.legend()]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 

@@ -170,21 +170,24 @@ def add_probes(folder: Path, rows: list[dict[str, Any]]) -> None:
         write_json(path, {"probes": [*(read_probes(folder) if path.exists() else []), *rows]})
 
 
-def surroundings() -> dict[str, Any]:
-    """What a number depends on beside the configuration: command, versions, hardware, source tree, date."""
+def surroundings(device: torch.device | None = None) -> dict[str, Any]:
+    """What a number depends on beside the configuration: command, versions, hardware, source tree, date.
+
+    Of several GPUs the hardware names `device`; without one, the first.
+    """
     packages = ("torch", "torchvision", "numpy", "scikit-learn")
     return {
         "command": " ".join([Path(sys.argv[0]).name.replace("__main__.py", "saccade"), *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"saccade": __version__, "python": platform.python_version()}
         | {name: version(name) for name in packages},
-        "hardware": hardware(),
+        "hardware": hardware(device),
         "source": source_tree(),
     }
 
 
-def hardware() -> dict[str, Any]:
-    """The processor, its cores, the threads used, and the GPU where there is one."""
+def hardware(device: torch.device | None = None) -> dict[str, Any]:
+    """The processor, its cores, the threads used, and the GPU where there is one: `device`, if it is one."""
     model = platform.processor() or platform.machine()
     if (cpuinfo := Path("/proc/cpuinfo")).exists():
         names = [
@@ -193,7 +196,7 @@ def hardware() -> dict[str, Any]:
         model = names[0] if names else model
     facts: dict[str, Any] = {"processor": model, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if torch.cuda.is_available():
-        facts["gpu"] = torch.cuda.get_device_name()
+        facts["gpu"] = torch.cuda.get_device_name(device if device is not None and device.type == "cuda" else None)
     return facts
 
 

@@ -83,7 +83,7 @@ def _begin(model: Model, images: ImageSet, out: Path) -> dict[str, Any]:
     """Restore what the folder holds, write what is begun there, and return it."""
     before = read_facts(out) if (out / "run.json").exists() else {}
     facts = {
-        **surroundings(),
+        **surroundings(model.device),
         "config": settled(model.config),
         "data": {
             "name": images.name,

@@ -57,8 +57,9 @@ def verify(
     refuse_other_start(run, config, facts)
     with tempfile.TemporaryDirectory() as folder, _threads(first.get("hardware")):
         again = replay(config, steps[-1], Path(folder), images=loaded, progress=progress)
-        now = surroundings() | {
-            "device": str(pick_device(config.device)),
+        device = pick_device(config.device)
+        now = surroundings(device) | {
+            "device": str(device),
             "precision": config.precision,
             "processes": 1,
         }
