@@ -62,13 +62,19 @@ def results(table: PaperTable, scale: Scale, out: Path, *, links: Links | None =
                         off = [] if mark is None else [value - mark for value in values]
                         line.append("" if mark is None else _linked(differences(off) if off else None, cell, links))
             rows.append(line)
-    caption = f"{table.caption}. Ours at {scale.said(table.measure)}{_with_labels(table, scale)}"
+    caption = f"{table.caption}. Ours at {scale.said(table.measure)}{_with_labels(table, scale)}{_precision(have)}"
     if published:
         caption += "; published: at the paper's scale"
         caption += (
             ". Difference: ours less published, with its 95 % interval over seeds" if same else ", on its pictures"
         )
     return Table(header, rows, f"{caption}.", list(table.notes), digits=table.digits)
+
+
+def _precision(have: Found) -> str:
+    """The arithmetic of the runs that there are, in a caption."""
+    used = {row["run"].get("precision") for rows in have.values() for row in rows} - {None}
+    return f"; arithmetic in {' or '.join(sorted(used))}" if used else ""
 
 
 def _with_labels(table: PaperTable, scale: Scale) -> str:
@@ -330,7 +336,8 @@ def _configurations(table: PaperTable, have: Found) -> list[Section]:
 
 
 def _training(run: dict[str, Any]) -> dict[str, Any]:
-    return {"training (s)": run.get("seconds"), "steps": run.get("steps")}
+    since = f" from step {run['resumed_at']:,} on" if run.get("resumed_at") else ""
+    return {f"training{since} (s)": run.get("seconds"), "steps": run.get("steps")}
 
 
 def write(table: PaperTable, scale: Scale, out: Path, folder: Path) -> Path:
