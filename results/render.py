@@ -16,11 +16,12 @@ from saccade.paper.audits import audited
 from saccade.paper.results import comparisons, corruptions, drawn
 from saccade.paper.results import found as kept
 from saccade.paper.scales import CIFAR
+from saccade.paper.tables import CONSTRAINED
 from saccade.plausibility.verdict import Report
 from saccade.quickstart import as_bars, as_table
 from saccade.report.audit import circuit_section, matrix, plausibility_against_performance
 from saccade.report.page import Svg
-from saccade.report.tables import Table, spread, to_markdown
+from saccade.report.tables import Link, Table, spread, to_markdown
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
@@ -144,8 +145,11 @@ def paper() -> str:
     for drawing in folder.glob("*.svg"):  # of results that may be gone
         drawing.unlink()
     parts = []
-    for table in TABLES.values():
-        for scale in scales_of(table):
+    for whole in TABLES.values():
+        for scale in scales_of(whole):
+            table = whole.at(scale)
+            if scale in changed(whole):
+                continue
             if not any(kept(table, scale, HERE).values()):
                 continue
             parts.append(f"## {spaced(table.name)}, {scale.name} scale\n")
@@ -159,6 +163,37 @@ def paper() -> str:
         drawings = FIGURES[name].make(CIFAR["tiny"], load)
         parts += [_figure(folder, each, figure) for each, figure in drawings.items() if isinstance(figure, Svg)]
     return "\n".join(parts)
+
+
+def changed(table: PaperTable) -> list[Scale]:
+    """The scales of Table 1 with other views or pairs, which have a table of their own."""
+    parts = ("views=", "pairs=")
+    return [scale for scale in scales_of(table) if table.name == "table1" and any(p in scale.name for p in parts)]
+
+
+def readings() -> str:
+    """Table 1's cells, as the views, the inputs and the number of pairs change, and the table as it is, by the probe's length."""
+    table = TABLES["table1"]
+    few = [cell for cell in table.cells if cell.column == CONSTRAINED]
+    cells = [cell for cell in table.cells if cell.name == "random"] + few
+    scales = [scale for scale in scales_of(table) if scale.name.startswith("small")]
+    have = {scale.name: kept(table, scale, HERE) for scale in scales}
+    cells = [cell for cell in cells if any(have[scale.name][cell.name] for scale in changed(table))]
+    rows = []
+    for scale in sorted(scales, key=lambda one: (one.probe_epochs, one.pairs, one.views)):
+        found = have[scale.name]
+        row: list[Any] = [scale.views, scale.pairs, scale.probe_epochs]
+        for cell in cells:
+            scores = [one["accuracy"] for one in found[cell.name]]
+            row.append(Link(spread(scores), _result(table, scale, cell)) if scores else None)
+        rows.append(row)
+    header = ["views", "pairs", "probe's epochs", *(" ".join(filter(None, cell.row)) for cell in cells)]
+    caption = (
+        "Test accuracy (%) of Table 1's cells (hinge: gradient block, 5 negatives) at small scale under other views, with inputs "
+        "standardized, for more pairs, and under a probe of 400 epochs"
+    )
+    note = "An encoder that sees standardized pictures is probed on such, a random one too."
+    return f"{to_markdown(Table(header, rows, caption, [note], digits=2))}\n"
 
 
 def _result(table: PaperTable, scale: Scale, cell: Cell) -> str:
@@ -214,6 +249,7 @@ def render() -> None:
     about = HERE.parent / "docs" / "paper.md"
     put(about, [alignment.page()], "<!-- alignment -->", "<!-- end of alignment -->")
     put(about, [exact.page("small")], "<!-- exact -->", "<!-- end of exact -->")
+    put(about, [readings()], "<!-- readings -->", "<!-- end of readings -->")
     put(about, [paper()])
 
 

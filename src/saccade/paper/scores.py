@@ -149,7 +149,7 @@ def learn(job: Job, images: ImageSet | None = None, part: str = "", share: float
         classifier.load_state_dict(own)
         classifier.to(job.device).requires_grad_(False)
     made = read_json(folder / "run.json")
-    facts = {name: made[name] for name in ("seconds", "resumed_at", "steps", "precision")}
+    facts = {name: made.get(name) for name in ("seconds", "resumed_at", "steps", "precision")}
     # A path means nothing on another machine; the hash says which images they were.
     facts["data"] = made["data"] | {"source": Path(made["data"]["source"]).name}
     settings = {name: value for name, value in asdict(config).items() if name != "data_root"}
