@@ -200,7 +200,7 @@ def _margins(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found
         f"views: {name}": (row["quantiles"]["positives"], row["quantiles"]["negatives"]) for name, row in first.items()
     }
     margins = next(iter(first.values()))
-    caption = f"{table.caption}: seed {margins['seed']}, a batch of {margins['config']['batch']}; {scale.name} scale."
+    caption = f"{table.caption}: seed {margins['seed']}, batches of {margins['config']['batch']}; {scale.name} scale."
     return {table.name: Svg(figures.pair_histograms(panels, margins["m1"], margins["m2"]), caption)}
 
 
