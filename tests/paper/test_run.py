@@ -191,9 +191,11 @@ def test_figures_look_into_the_same_runs(tmp_path):
     assert [path.name for path in (tmp_path / "runs" / "table1" / "digits").iterdir()] == [f"{cell}-seed0"]
 
 
-def test_margins_under_both_views(tmp_path):
+def test_margins_under_both_views_and_standardized(tmp_path):
     found = ran(tmp_path, "figure5", None)
-    assert list(found) == ["paper", "affine-hsv"]
+    assert list(found) == ["paper", "affine-hsv", "paper-standardized", "affine-hsv-standardized"]
+    medians = [row["scores"]["median of negatives"] for row in found.values()]
+    assert min(medians[2:]) > 2 * max(medians[:2])  # pixels brought to variance 1 lie farther apart
     assert len(found["paper"]["quantiles"]["negatives"]) == 501 and found["paper"]["m2"] == 1.5
     [svg] = drawn(TABLES["figure5"], FEW, tmp_path / "results").values()
     assert svg.svg.startswith("<svg")

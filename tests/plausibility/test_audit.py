@@ -76,7 +76,7 @@ def _judged(name, images):
 def test_violators_and_the_innocent(images, capsys):
     from saccade.plausibility.audit import stand_in
 
-    images = replace(stand_in(images), labels=images.labels.clone())
+    images = replace(stand_in(images, 64), labels=images.labels.clone())
     cases = [_judged(name, images) for name in violators.CASES]
     assert _count(cases, capsys) == ([], [])
 
