@@ -100,7 +100,7 @@ def page() -> str:
             angles = [
                 spread(row["angles"][name] for row in at)
                 if all(row["angles"][name] is not None for row in at)
-                else None
+                else ""
                 for name in ("update", "feedback")
             ]
             rows.append(

@@ -53,7 +53,7 @@ def page(scale: str) -> str:
                 " ".join(filter(None, (*cell.row, "" if cell.name == "random" else f"({cell.column})"))),
                 spread(short) if short else None,
                 spread(seeds.values()),
-                f"{gain.mean:+.2f}{between}" if cell.trained else None,
+                f"{gain.mean:+.2f}{between}" if cell.trained else "",
             ]
         )
     header = ["encoder", "the table's probe", "exact probe", "exact, less the random encoder"]
