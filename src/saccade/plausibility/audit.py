@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -90,12 +91,13 @@ def thin_model(config: TrainConfig, images: ImageSet, steps: int = STEPS) -> tup
     for a configuration that cannot be trained.
     """
     check(config)
-    few, many = stand_in(images, 64), stand_in(images, max(64, config.batch))
-    sides = dict.fromkeys([_SIDE, config.size])
-    tries = [(few, _BATCH, _SIDE), *((pictures, len(pictures), side) for pictures in (few, many) for side in sides)]
-    if _dotted(config.network) and few.shape != images.shape:
-        tries += [(images.take(0, len(pictures)), batch, side) for pictures, batch, side in tries]
-    for pictures, batch, side in tries:
+    counts, sides = dict.fromkeys([64, max(64, config.batch)]), dict.fromkeys([_SIDE, config.size])
+    sizes = [(64, _BATCH, _SIDE), *((count, count, side) for count in counts for side in sides)]
+    kinds = [stand_in]
+    if _dotted(config.network) and images.shape[0] == 1:
+        kinds.append(_first)
+    for kind, (count, batch, side) in product(kinds, sizes):
+        pictures = kind(images, count)
         try:
             return build(thinned(config, len(pictures), steps, batch, side), pictures), pictures
         except InputError as error:
@@ -131,9 +133,13 @@ def thinned(
     )
 
 
+def _first(images: ImageSet, count: int) -> ImageSet:
+    return images.take(0, min(count, len(images)))
+
+
 def stand_in(images: ImageSet, count: int) -> ImageSet:
     """The first images; where the pictures are grey, the same in three colours, which every policy of views takes."""
-    few = images.take(0, min(count, len(images)))
+    few = _first(images, count)
     pictures: Any = few.batch(torch.arange(len(few)))
     return replace(few, images=pictures.expand(-1, 3, -1, -1).contiguous() if pictures.shape[1] == 1 else pictures)
 
