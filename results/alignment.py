@@ -98,9 +98,7 @@ def page() -> str:
             with_labels = ", with labels" if loss == LABELS else ""
             at = [rows_of[number] for rows_of in seeds]
             angles = [
-                spread(row["angles"][name] for row in at)
-                if all(row["angles"][name] is not None for row in at)
-                else ""
+                spread(row["angles"][name] for row in at) if all(row["angles"][name] is not None for row in at) else ""
                 for name in ("update", "feedback")
             ]
             rows.append(

@@ -596,6 +596,7 @@ def _reproduce(argv: list[str]) -> int:
         "dtp_rate": (float, "that of DTP's layers"),
         "supervised_epochs": (float, "of the networks with labels, on the largest set"),
         "probe_epochs": (int, "passes of the probe over its pictures"),
+        "probe_batch": (int, "pictures a step of the probe"),
         "probe_views": (str, "views of the probe's pictures, drawn anew at each epoch"),
         "strength": (float, "of the deformed test images: p, or a factor of the digits' deformations"),
         "test_views": (str, "the test images' views"),

@@ -42,11 +42,12 @@ def ran(tmp_path, table, cells, scale=FEW, seed=0):
     return found
 
 
-def test_an_untrained_cell_is_the_probes_own_number(tmp_path):
-    row = ran(tmp_path, "table1", ["random"])["random"]
+@pytest.mark.parametrize("batch", [500, 100])
+def test_an_untrained_cell_is_the_probes_own_number(tmp_path, batch):
+    row = ran(tmp_path, "table1", ["random"], replace(FEW, probe_batch=batch))["random"]
     train, test = load(FEW.sets[1]), load(FEW.sets[2])
     encoder = networks.build("emnist", train.shape, 0)
-    how = {"protocol": "paper", "epochs": 2, "precision": row["probe"]["details"]["precision"]}
+    how = {"protocol": "paper", "epochs": 2, "batch": batch, "precision": row["probe"]["details"]["precision"]}
     [expected] = probe_encoder(encoder, train, test, layers=[3], deform_test=deformation("digits"), **how)
     assert row["accuracy"] == expected.accuracy
     assert row["probe"]["features"] == expected.features == "128x3x3 = 1152"
@@ -109,6 +110,7 @@ def test_what_cannot_be_trained_is_said_before_anything_runs(changes, said, tmp_
     ("name", "changes", "said"),
     [
         ("figure6", {"probe_epochs": 3}, "No number of figure6 hangs on probe_epochs"),
+        ("figure8", {"probe_batch": 100}, "No number of figure8 hangs on probe_batch"),
         ("figure5", {"views": "affine-hsv"}, "No number of figure5 hangs on views"),
         ("supplement-c", {"negatives": "authors"}, "No number of supplement-c hangs on negatives"),
         ("figure9", {"pairs": 10}, "Nothing of figure9 hangs on pairs; it takes test_set, test_views, strength"),

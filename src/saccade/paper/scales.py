@@ -30,6 +30,7 @@ class Scale:
     size: int | None = None  # of the views, in pixels
     patch_views: str = "window flip grey(p=1)"  # of the losses on patches
     probe_rate: float = 1e-3
+    probe_batch: int = 500
     probe_views: str = "none"  # of the probe's training images, drawn anew at each epoch
     pool_to: int | None = None  # features, average-pooled to no more than that before the probe
     dtp_rate: float | None = 1e-4  # of DTP's layers: their inverses, at 1e-3, lose track of faster ones; None: rate
@@ -61,7 +62,7 @@ class Scale:
         deformed = f" deformed by {self.test_views}" if self.test_views else ""
         plain = ", plain and" if measure == "tested" and deformed else ""
         if measure != "separation":
-            said += f", probe of {self.probe_epochs} epochs fitted on {train}"
+            said += f", probe of {self.probe_epochs} epochs, batch {self.probe_batch}, fitted on {train}"
         return f"{said}, scored on {test}{plain}{deformed}"
 
 
@@ -243,7 +244,7 @@ def file_name(text: str) -> str:
 _SETS = ("encoder_set", "probe_set", "test_set")
 _MARGINS = ("m1", "m2")
 # What no encoder depends on, but for networks trained on deformed pictures, whose runs' names say which.
-_AFTERWARDS = ("test_views", "strength", "probe_epochs", "probe_views", "test_set")
+_AFTERWARDS = ("test_views", "strength", "probe_epochs", "probe_batch", "probe_views", "test_set")
 
 
 def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:

@@ -33,7 +33,6 @@ from .tables import Cell, PaperTable
 
 VEHICLES = ("airplane", "automobile", "car", "ship", "truck")
 MANY = 10**9  # images, for a configuration of which their number does not matter
-_BATCH = 500  # of the probe
 # SGD's rate is Adam's times this over the number of pairs that the loss sums up: a tenth for 100 images with 5 negatives.
 _SGD = 50
 _TEST_SEED = 0  # of the deformed test images, whatever the seed of the training
@@ -194,7 +193,7 @@ def fit(job: Job, x: Learnt, images: ImageSet) -> nn.Linear:
         int(images.labels.max()) + 1,
         epochs=job.scale.probe_epochs,
         rate=job.scale.probe_rate,
-        batch=_BATCH,
+        batch=job.scale.probe_batch,
         seed=job.seed,
         precision=job.precision,
     )
@@ -226,7 +225,8 @@ def _probed(job: Job, learned: Learned, train: ImageSet, x: Tensor, score: float
     own = learned.classifier is not None
     details: dict[str, Any] = {"precision": job.precision}
     if not own:
-        details |= {"epochs": job.scale.probe_epochs, "rate": job.scale.probe_rate, "batch": _BATCH}
+        scale = job.scale
+        details |= {"epochs": scale.probe_epochs, "rate": scale.probe_rate, "batch": scale.probe_batch}
     protocol = "the network's own classifier" if own else "paper"
     return ProbeResult(len(learned.encoder), what, protocol, len(train), len(x), score, job.seed, details).as_dict()
 
@@ -390,7 +390,7 @@ def margins(job: Job) -> dict[str, Any]:
     return {"scores": scores, "quantiles": quantiles, "m1": loss.m1, "m2": loss.m2, "config": settings, "run": {}}
 
 
-_PROBED = frozenset({"probe_epochs", "probe_set", "probe_views", "test_set", "test_views", "strength"})
+_PROBED = frozenset({"probe_epochs", "probe_batch", "probe_set", "probe_views", "test_set", "test_views", "strength"})
 
 
 class Measure(NamedTuple):

@@ -122,7 +122,7 @@ def _around_layerwise_feedback(short: str) -> tuple[tuple[str, str], ...]:
 
 
 _UNPUBLISHED = (
-    "Not published, and set here once: B's initialization (as W's), the probe's batch (500), DTP's noise (0.1 of each "
+    "Not published, and set here once: B's initialization (as W's), the probe's batch, DTP's noise (0.1 of each "
     "layer's standard deviation) and step (eta 0.5), PyTorch's default initialization of W, inputs from 0 to 1."
 )
 _VIEWS = (
