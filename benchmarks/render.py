@@ -1,11 +1,11 @@
 """Tables and plots from the committed figures: `python -m benchmarks.render` writes RESULTS.md here and docs/speed.md's part."""
 
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
 from saccade.report.figures import lines
+from saccade.report.paired import Paired, differences
 from saccade.report.tables import Table, spread, to_markdown
 
 from . import train_step
@@ -40,15 +40,10 @@ def paired(runs: list[dict[str, Any]]) -> list[int]:
     return sorted(of["float32"] & of["bfloat16"])
 
 
-def difference(runs: list[dict[str, Any]], what: str) -> tuple[float, float]:
-    """Mean of bfloat16's accuracy less float32's, seed by seed, and half the width of its 95 % interval (Student's t)."""
-    from scipy.stats import t
-
+def difference(runs: list[dict[str, Any]], what: str) -> Paired:
+    """bfloat16's accuracy less float32's, seed by seed."""
     of = {(row["precision"], row["seed"]): row[what] for row in runs}
-    seeds = paired(runs)
-    values = [of["bfloat16", seed] - of["float32", seed] for seed in seeds]
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
-    return statistics.mean(values), half
+    return differences([of["bfloat16", seed] - of["float32", seed] for seed in paired(runs)])
 
 
 def precision(runs: list[dict[str, Any]]) -> str:
@@ -56,8 +51,7 @@ def precision(runs: list[dict[str, Any]]) -> str:
     runs = [row for row in runs if row["seed"] in paired(runs)]
     for what in ("plain", "deformed"):
         scores = [spread(row[what] for row in runs if row["precision"] == kind) for kind in ("float32", "bfloat16")]
-        mean, half = difference(runs, what)
-        rows.append([f"{what} test digits", *scores, f"{mean:+.2f} ± {half:.2f}"])
+        rows.append([f"{what} test digits", *scores, difference(runs, what)])
     seeds = len(runs) // 2
     caption = (
         f"Test accuracy (%) of a linear probe on encoders trained in two precisions, {seeds} seeds; the difference seed "

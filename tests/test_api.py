@@ -246,6 +246,16 @@ def test_diagnostics_are_lines_of_the_metrics(tiny, tmp_path, rule):
     assert (unmeasured / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
 
 
+def test_pictures_are_read_at_the_size_that_the_run_learned_from(tiny, tmp_path):
+    run = saccade.train(replace(tiny, size=16), out=tmp_path / "run")
+    images = saccade.load_images("digits:train[:60]")
+    x = saccade.load_encoder(run)(saccade.views.parse("none", 16)(images.images, torch.arange(60))).flatten(1)
+    assert x.shape[1] == 6 * 4 * 4
+    assert_close(saccade.embed(run, images), x, rtol=1e-4, atol=1e-5)
+    [found] = saccade.probe(run, images, images, protocol="knn", precision="float32")
+    assert (found.features, found.accuracy) == ("6x4x4 = 96", knn_accuracy(x, images.labels, x, images.labels, k=20))
+
+
 def test_what_training_did_to_every_picture_is_done_to_those_that_are_read(tiny, tmp_path):
     run = saccade.train(replace(tiny, views="digits standardize(mean=0.3, std=0.2)"), out=tmp_path / "run")
     images = saccade.load_images("digits:train[:60]")

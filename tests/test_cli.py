@@ -154,7 +154,7 @@ def bad_inputs(folder: Path) -> list[tuple[list[str], str]]:
         ([*train, "--rule", "nonsense"], "urf"),
         ([*train, "--rule", "kolen-pollack"], "weight decay"),
         ([*train, "--views", "nonsense"], "affine-hsv"),
-        ([*train, "--optimizer", "nonsense"], "adam, sgd"),
+        ([*train, "--optimizer", "nonsense"], "adam or sgd"),
         ([*train, "--rate", "0"], "rate is 0"),
         ([*train, "--rate", "nan"], "rate"),
         ([*train, "--epochs", "-1"], "epochs is -1"),

@@ -119,3 +119,10 @@ def test_every_combination_stopped_twice_ends_as_one_that_was_not(loss, optimize
     for case in ALL:
         if case[2] == loss:
             stopped_anywhere(case, tmp_path, images, monkeypatch, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("optimizer", ["torch.optim.RMSprop", "no.such.Thing", "mine.Own(momentum=0.5)", "rmsprop"])
+def test_an_optimizer_is_one_of_two(optimizer, images, tmp_path):
+    with pytest.raises(InputError, match=f"Unknown optimizer '{optimizer.partition('(')[0]}'; it takes adam or sgd."):
+        saccade.train(config_of(*next(iter(ALL)), optimizer), out=tmp_path / "run", images=images)
+    assert not (tmp_path / "run").exists()

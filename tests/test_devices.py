@@ -9,10 +9,10 @@ import torch
 
 import saccade
 from apart import META, apart
-from saccade import api
+from saccade import api, networks
 from saccade.adapters.brainscore import BrainScoreModel
 from saccade.adapters.sklearn import SelfSupervisedEncoder
-from saccade.evaluation.features import features, layer_shapes
+from saccade.evaluation.features import features
 from saccade.training import build, train_step
 
 pytestmark = pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
@@ -59,7 +59,7 @@ def test_a_step(tiny, images, changes):
 def test_features(finished, images):
     with apart():
         encoder = saccade.load_encoder(finished, device="auto")
-        assert layer_shapes(encoder, images) == [(1, 28, 28), (4, 14, 14), (6, 7, 7)]
+        assert networks.shapes(encoder, images.shape) == [(1, 28, 28), (4, 14, 14), (6, 7, 7)]
         found = features(encoder, images, [0, 1, 2])
     assert [x.device for x in found.values()] == [META] * 3
 

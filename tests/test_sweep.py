@@ -1,7 +1,6 @@
 """Sweeps: every combination once, whoever asks."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from saccade import engines, sweep
 from saccade.cli import main
 from saccade.config.run import to_yaml
 from saccade.errors import Held, InputError, RunError
-from saccade.training.checkpoint import write_whole
 from saccade.training.folder import claimed
 
 VARIED = {"rate": [1e-3, 2e-3], "rule": ["bp", "rf"]}
@@ -67,7 +65,9 @@ def test_a_sweep_probes_where_it_is_told_to(tiny, tmp_path, capsys):
     assert "results  " not in shown.out and shown.err.splitlines()[-1] == f"results  {tmp_path / 'out' / 'sweep.json'}"
     assert main([*command, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert [row[0] for row in told["table"]["rows"]] == ["bp", "rf"] and told["table"]["header"][1] == "last loss"
+    assert [row[0] for row in told["table"]["rows"]] == ["bp", "rf"] and told["table"]["header"][
+        1
+    ] == "loss, last tenth"
     [kept] = [
         one for one in json.loads(Path(told["results"]).read_text())["runs"].values() if one["config"]["rule"] == "bp"
     ]
@@ -120,13 +120,6 @@ def test_two_results_of_one_run_must_agree(tmp_path):
     sweep.keep(path, {"loss": 1.0, "of": (1, 2)})
     with pytest.raises(RunError, match="was written with another result"):
         sweep.keep(path, {"loss": 1.5, "of": (1, 2)})
-
-
-def test_writers_of_one_file_leave_it_whole(tmp_path):
-    path, contents = tmp_path / "result.json", [bytes([k]) * 100_000 for k in range(4)]
-    with ThreadPoolExecutor(len(contents)) as pool:
-        list(pool.map(lambda content: [write_whole(path, content) for _ in range(20)], contents))
-    assert path.read_bytes() in contents and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_task_waits_for_a_folder_that_a_dying_process_holds(tiny, tmp_path, monkeypatch):

@@ -52,7 +52,7 @@ from .report.tables import Table
 from .training import build, pick_device, pick_precision, read_weights
 from .training import run as run_training
 from .training.estimate import dry_run as dry_run
-from .training.folder import add_probes, configuration, read_facts, read_metrics
+from .training.folder import add_probes, configuration, read_facts, read_metrics, timed
 from .training.loop import Progress
 from .training.verify import verify
 from .training.weights import begin, refuse_other_start
@@ -202,8 +202,8 @@ def probe(
         _fitting(_images(test, config, place), run),
         layers=layers,
         protocol=protocol,
-        deform_train=seen(config.views),
-        deform_test=seen(config.views, test_views),
+        deform_train=seen(config),
+        deform_test=seen(config, test_views),
         seed=seed,
         epochs=epochs,
         rate=rate,
@@ -225,7 +225,7 @@ def evaluate(run: Path | str, test: Images, *, test_views: str | None = None, de
     images = _fitting(_images(test, config, place), run)
     if images.labels is None:
         raise InputError(f"{images.name} has no labels, and an accuracy needs them.")
-    scores = features([network], images, [1], deform=seen(config.views, test_views))[1]
+    scores = features([network], images, [1], deform=seen(config, test_views))[1]
     classes = read_facts(Path(run))["data"].get("classes")
     if images.labels.max() >= scores.shape[1] or (classes and images.classes and classes != images.classes):
         raise InputError(f"{images.name} has other classes than {run} was trained on; an accuracy needs the same ones.")
@@ -249,7 +249,7 @@ def embed(
     config = configuration(run)
     loaded = _fitting(_images(images, config, place), run)
     report = partial(progress, "embedding") if progress else None
-    return features(encoder, loaded, [layer], deform=seen(config.views), progress=report)[layer].cpu()
+    return features(encoder, loaded, [layer], deform=seen(config), progress=report)[layer].cpu()
 
 
 def distances(run: Path | str, images: Images | None = None) -> dict[str, tuple[Tensor, Tensor]]:
@@ -488,7 +488,7 @@ def tensorboard(
         encoder = load_encoder(run)
         weights[int(facts["steps"])] = encoder
         few = _fitting(loaded, run).take(0, count)
-        found = features(encoder, few, [len(encoder)], deform=seen(config.views))[len(encoder)]
+        found = features(encoder, few, [len(encoder)], deform=seen(config))[len(encoder)]
         pictures = few.batch(torch.arange(len(few))).float() / 255
         labels = None
         if few.labels is not None:
@@ -515,7 +515,7 @@ def summary(run: Path | str) -> dict[str, Any]:
     said: dict[str, Any] = {"weights": run / "weights.safetensors", "metrics": run / "metrics.jsonl"}
     if courses:
         said["loss"] = "; ".join(f"{site if len(courses) > 1 else ''}{course}" for site, course in courses.items())
-    return said | {"steps": facts.get("steps"), "seconds": facts.get("seconds")}
+    return said | {"steps": facts.get("steps"), timed(facts): facts.get("seconds")}
 
 
 def audit(
@@ -536,11 +536,8 @@ def audit(
 
     Raises InputError for what cannot be trained.
     """
-    if not isinstance(config, TrainConfig):
-        config = TrainConfig() if config is None else recipe(config)
     with named(options) as (texts, names):
-        config = from_dict(asdict(config) | texts, "audit")
-        check(config)
+        config = _configured(config, texts, "audit")
         here = torch.device("cpu")
         if images is None:
             try:

@@ -241,7 +241,7 @@ def _embed(argv: list[str]) -> int:
     import numpy as np
 
     from . import api, progress
-    from .training.checkpoint import write_whole
+    from .files import write_whole
 
     images = api.load_images(given.data, root=api.configuration(given.run).data_root)
     with progress.steps(given.quiet) as update:
@@ -275,7 +275,7 @@ def _views(argv: list[str]) -> int:
     if given.size is not None and not 1 <= given.size <= 1024:
         raise InputError(f"size is {given.size}; it takes a whole number of pixels from 1 to 1024.")
     from . import api
-    from .training.checkpoint import write_whole
+    from .files import write_whole
     from .views import parse
     from .views.sheet import as_png, deformation_sheet, sheet
 
@@ -297,7 +297,7 @@ def _views(argv: list[str]) -> int:
 def _audit(argv: list[str]) -> int:
     epilog = f"RECIPE is a YAML file or one of: {', '.join(recipes())}. Options stand above it."
     parser = _parser("audit", usage="saccade audit [RECIPE] [options]", epilog=epilog)
-    parser.add_argument("--config", action="config", help="a recipe; saccade audit RECIPE is the same")
+    parser.add_argument("--config", type=str | None, default=None, help="a recipe; saccade audit RECIPE is the same")
     parser.add_class_arguments(TrainConfig, nested_key=None)
     parser.add_argument("--all", type=bool, default=False, help="every cell of the paper's tables, and nothing else")
     parser.add_argument(
@@ -309,11 +309,7 @@ def _audit(argv: list[str]) -> int:
     )
     parser.add_argument("--page", type=str | None, default=None, help="write an HTML page to this file")
     terminal.add_flags(parser)
-    if argv and not argv[0].startswith("-"):
-        recipe(argv[0])  # refused here in one sentence, if at all
-        argv = ["--config", str(recipes().get(argv[0], argv[0])), *argv[1:]]
-    given = terminal.parse(parser, argv).as_dict()
-    given.pop("config", None)
+    given = terminal.parse_with_recipe(parser, argv)
     form = "json" if given.pop("json") else given["format"]
     every, results, steps, _, page, quiet = (
         given.pop(name) for name in ("all", "results", "steps", "format", "page", "quiet")
@@ -536,6 +532,8 @@ def _margins(argv: list[str]) -> int:
     config = TrainConfig(**given)
     check(config)
     from . import api, progress
+    from .evaluation.margins import quantile
+    from .files import write_whole
     from .losses import make
     from .report.figures import pair_histograms
     from .report.tables import Table
@@ -549,20 +547,20 @@ def _margins(argv: list[str]) -> int:
     rows: list[list[Any]] = [
         [
             str(site),
-            float(one.positives.median()),
-            float(one.negatives.median()),
+            quantile(one.positives, 0.5),
+            quantile(one.negatives, 0.5),
             one.m1,
             one.m2,
             *((one.beyond(m1), one.within(m2)) if m1 is not None and m2 is not None else ()),
         ]
-        for site, one in enumerate(found)
+        for site, one in enumerate(found, 1)
     ]
     pairs = sum(len(one.positives) for one in found[:1])
     caption = f"L1 distances before training, of {pairs:,} positive pairs a site: {config.network} on {config.data}"
     note = f"Rule: m1 leaves {beyond:.0%} of positives beyond it; m2 has {within:.0%} of negatives within it, and is at least twice m1."
     if target is not None:
-        panels = {f"site {site}": (one.positives, one.negatives) for site, one in enumerate(found)}
-        target.write_text(pair_histograms(panels, m1, m2))
+        panels = {f"site {site}": (one.positives, one.negatives) for site, one in enumerate(found, 1)}
+        write_whole(target, pair_histograms(panels, m1, m2).encode())
     table = Table(header, rows, f"{caption}, views {config.views}.", [note], digits=2)
     terminal.show(table, {} if target is None else {"figure": target}, form, quiet)
     return 0

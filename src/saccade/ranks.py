@@ -52,7 +52,7 @@ class Ranks:
 
     `images` is the size of the whole batch. `negatives` are "gathered", from the whole batch, or "local", from each
     rank's own images. `divide` says what is shared out: the "batch", or the "layers", where each rank has all images
-    (`training.pipeline`). `sent` counts the bytes handed over to be sent, by what they were.
+    (`training.stages`). `sent` counts the bytes handed over to be sent, by what they were.
     """
 
     rank: int = 0
@@ -72,7 +72,7 @@ class Ranks:
         return self.shares and self.negatives == "gathered"
 
     def bounds(self, rank: int) -> tuple[int, int]:
-        """The first and the last but one of a rank's images in the batch; shares differ by one image at most."""
+        """Where a rank's images begin in the batch, and where the next rank's do; shares differ by one image at most."""
         return rank * self.images // self.count, (rank + 1) * self.images // self.count
 
     @property

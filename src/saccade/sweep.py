@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -19,7 +20,7 @@ from .config.run import INCIDENTAL, TrainConfig, check, from_dict
 from .errors import InputError, RunError
 from .parallel import Report
 from .report.tables import Table, spread
-from .training.folder import read_json, read_metrics, surroundings, write_json
+from .training.folder import read_json, read_metrics, settled, surroundings, write_json
 
 
 def parse(texts: Sequence[str]) -> dict[str, list[Any]]:
@@ -74,8 +75,7 @@ def runs(base: TrainConfig, varied: Mapping[str, Sequence[Any]], seeds: int = 1)
 
 
 def _name(config: TrainConfig) -> str:
-    chosen = {name: value for name, value in asdict(config).items() if name not in INCIDENTAL}
-    return f"{hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:12]}-seed{config.seed}"
+    return f"{hashlib.sha256(json.dumps(settled(config), sort_keys=True).encode()).hexdigest()[:12]}-seed{config.seed}"
 
 
 def run(
@@ -114,9 +114,9 @@ def _trained(task: tuple[TrainConfig, str, tuple[str, str] | None], report: Repo
     config, folder, probe = task
     path = Path(folder)
     api.train(config, out=path, progress=lambda step, steps, loss: report(0.9 * step / steps))
-    losses = [row["loss"] for row in read_metrics(path) if "loss" in row]
-    chosen = {name: value for name, value in asdict(config).items() if name not in INCIDENTAL}
-    result: dict[str, Any] = {"config": chosen, "loss": losses[-1]}
+    logged = [row for row in read_metrics(path) if "loss" in row]
+    last = [row["loss"] for row in logged if row["step"] > 0.9 * logged[-1]["step"]]
+    result: dict[str, Any] = {"config": settled(config), "loss": fmean(last)}
     if probe is not None:
         [found] = api.probe(path, *probe, seed=config.seed)
         result |= {"probe": list(probe), "accuracy": found.accuracy}
@@ -140,7 +140,7 @@ def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], prob
     groups: dict[tuple[Any, ...], list[float]] = {}
     for one in found:
         groups.setdefault(tuple(one["config"][name] for name in names), []).append(one[what])
-    header = [*names, "last loss" if probe is None else "test accuracy (%)"]
+    header = [*names, "loss, last tenth" if probe is None else "test accuracy (%)"]
     rows: list[list[Any]] = [[*map(str, values), spread(numbers)] for values, numbers in groups.items()]
     said = "" if probe is None else f", of a linear probe fitted on {probe[0]} and scored on {probe[1]}"
     return Table(header, rows, f"{len(found)} runs{said}.", digits=4 if probe is None else 2)

@@ -86,6 +86,12 @@ def test_activations_are_the_layers_of_the_encoder(encoder, model, pictures):
     assert found["stimulus_path"].tolist() == [str(p) for p in pictures]
 
 
+def test_a_stimulus_is_read_by_a_decoder_of_pictures_alone(model, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "drawing.eps")  # for which Pillow would run another program
+    with pytest.raises(InputError, match=r"The stimulus .*drawing.eps cannot be decoded as a picture"):
+        model([tmp_path / "drawing.eps"], layers=["0"])
+
+
 def test_every_neuroid_has_its_coordinates(model, pictures):
     found = model(pictures, layers=["1", "2"])
     assert set(found.coords) == {
@@ -166,7 +172,7 @@ def test_refusals_are_one_sentence(model, pictures, tmp_path, monkeypatch):
         (lambda: model(pictures, ["nine"]), "some of 0, 1, 2"),
         (lambda: model(pictures, []), "some of 0, 1, 2"),
         (lambda: model([], ["0"]), "stimuli 0"),
-        (lambda: model([tmp_path / "text.png"], ["0"]), "cannot be read as a picture"),
+        (lambda: model([tmp_path / "text.png"], ["0"]), "cannot be decoded as a picture"),
         (lambda: model(pictures, ["0"], require_variance=True), "always alike"),
     ):
         with pytest.raises(InputError, match=words):

@@ -1,6 +1,7 @@
 """Exported encoders against the encoder itself: ONNX Runtime's output, torch.export's, and the Hugging Face layout."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -218,6 +219,11 @@ def test_torn_or_missing_files(exported, tmp_path):
     (exported / "model.safetensors").write_bytes(whole[:-9])
     with pytest.raises(InputError, match=r"model.safetensors cannot be read"):
         saccade.from_pretrained(exported)
+    (exported / "model.safetensors").unlink()
+    os.mkfifo(exported / "model.safetensors")  # which would never end
+    with pytest.raises(InputError, match=r"model.safetensors cannot be read \(there is no such file"):
+        saccade.from_pretrained(exported)
+    (exported / "model.safetensors").unlink()
     save_file({"other": torch.zeros(2)}, exported / "model.safetensors")
     with pytest.raises(InputError, match="do not fit"):
         saccade.from_pretrained(exported)

@@ -92,6 +92,12 @@ def test_the_search_goes_from_the_middle_down_then_up_until_two_are_no_better(no
     assert len(tried) < len(strengths)
 
 
+def test_it_is_said_where_weaker_strengths_might_be_better():
+    x, y = blobs(2000, 20, noise=1.0)
+    with pytest.warns(UserWarning, match="best strength, 1, is the weakest"):
+        assert fit_exact(x, y, 4, strengths=[1000, 10, 1]).strength == 1
+
+
 def test_exact_is_deterministic_and_keyed_by_the_seed():
     x, y = blobs(noise=6)
     first, second, other = (fit_exact(x.float(), y, 4, seed=seed) for seed in (0, 0, 1))
@@ -164,8 +170,8 @@ def test_progress_reports_reach_the_end():
     assert calls == [(1, 2), (2, 2)]
     calls.clear()
     fit_exact(x, y, 4, progress=lambda *call: calls.append(call))
-    assert calls[0] == (1, 8)
-    assert calls[-1] == (8, 8)
+    assert calls[0] == (1, 14)
+    assert calls[-1] == (14, 14)
 
 
 @pytest.mark.parametrize("fit", [fit_adam, fit_exact])

@@ -22,6 +22,7 @@ class Set:
     def __init__(self, n, name, seed, classes=3, channels=3):
         random = torch.Generator().manual_seed(seed)
         self.name, self.labels, self.classes = name, torch.arange(n) % classes, list("abcd"[:classes])
+        self.shape = (channels, 8, 8)
         self.images = torch.randint(80, (n, channels, 8, 8), dtype=torch.uint8, generator=random)
         self.images[:, :, :4, :4] += (
             60 * self.labels[:, None, None, None] * (torch.rand(n, 1, 1, 1, generator=random) > 0.2)

@@ -8,6 +8,7 @@ import pytest
 
 from saccade import api, engines, networks
 from saccade.cli import main
+from saccade.config.run import TrainConfig
 from saccade.data import load
 from saccade.errors import InputError, RunError
 from saccade.evaluation.probe import deformation, seen
@@ -111,6 +112,7 @@ def test_what_cannot_be_trained_is_said_before_anything_runs(changes, said, tmp_
     [
         ("figure6", {"probe_epochs": 3}, "No number of figure6 hangs on probe_epochs"),
         ("figure8", {"probe_batch": 100}, "No number of figure8 hangs on probe_batch"),
+        ("table3", {"probe_views": "flip"}, "No number of table3 hangs on probe_views"),
         ("figure5", {"views": "affine-hsv"}, "No number of figure5 hangs on views"),
         ("supplement-c", {"negatives": "authors"}, "No number of supplement-c hangs on negatives"),
         ("figure9", {"pairs": 10}, "Nothing of figure9 hangs on pairs; it takes test_set, test_views, strength"),
@@ -209,7 +211,7 @@ def test_strided_and_patches(tmp_path):
     upsampled = {"size": 64, "pool_to": 64, "probe_views": "flip", "patch_views": "flip"}
     scale = Scale("few", 16, 16, 1e-4, 1, FEW.sets, network="conv4 hardtanh maxpool | conv4 maxpool", **upsampled)
     row = ran(tmp_path, "table2", ["clapp-patches-gll-bp"], scale)["clapp-patches-gll-bp"]
-    assert row["probe"]["features"] == "4x16x16 = 1024, average-pooled to 64"
+    assert row["probe"]["features"] == "4x16x16, average-pooled to 4x4x4 = 64"
     assert row["config"]["size"] == 64 and row["config"]["views"] == "flip"
 
 
@@ -284,6 +286,7 @@ def test_standardized_views_are_seen_standardized_by_every_probe(tmp_path):
     ]
     train, test = load(FEW.sets[1]), load(FEW.sets[2])
     how = {"protocol": "paper", "epochs": 2, "precision": plain["probe"]["details"]["precision"]}
-    deform = {"deform_train": seen(views), "deform_test": seen(views, "digits")}
+    config = TrainConfig(views=views)
+    deform = {"deform_train": seen(config), "deform_test": seen(config, "digits")}
     [expected] = probe_encoder(networks.build("emnist", train.shape, 0), train, test, layers=[3], **deform, **how)
     assert changed["accuracy"] == expected.accuracy != plain["accuracy"]

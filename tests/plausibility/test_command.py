@@ -22,6 +22,15 @@ def test_audit(capsys, tmp_path):
     assert "terminal, markdown or json" in capsys.readouterr().err
 
 
+def test_a_recipe_is_the_first_word_or_an_option(capsys):
+    small = ["--network", "conv32 tanh maxpool", "--schedule", "e2e", "--format", "json"]
+    said = []
+    for recipe in (["digits"], ["--config", "digits"]):
+        assert main(["audit", *recipe, *small]) == 0
+        said.append(json.loads(capsys.readouterr().out)["configuration"])
+    assert said[0] == said[1]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

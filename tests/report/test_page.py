@@ -95,10 +95,6 @@ def test_shape_of_the_page():
     assert [a["class"] for tag, a in reader.elements if tag == "img"] == ["drawn", "picture"]
 
 
-def test_same_data_same_page():
-    assert render("a", "b", sections()) == render("a", "b", sections())
-
-
 def test_written_whole(tmp_path):
     path = write_page(tmp_path / "page.html", "a", "b", sections(HOSTILE))
     assert path.read_text(encoding="utf-8") == render("a", "b", sections(HOSTILE))

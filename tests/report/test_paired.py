@@ -33,8 +33,10 @@ def test_one_pair_has_no_test():
     assert (alone.interval, alone.p, alone.exact, alone.shown()) == (None, None, None, "+1.50")
 
 
-def test_equal_differences_leave_no_doubt():
-    assert differences([2.0, 2.0]).p == 0.0 and differences([0.0, 0.0]).p == 1.0
+@pytest.mark.parametrize(("values", "exact"), [([2.0, 2.0], 0.5), ([0.3, 0.1 + 0.2, 0.3], 0.25), ([0.0, 0.0], 1.0)])
+def test_differences_that_do_not_vary_give_no_p_by_t(values, exact):
+    found = differences(values)
+    assert (found.interval, found.p, found.exact) == (None, None, exact)
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=7))

@@ -34,7 +34,7 @@ def test_a_run_that_diverges_stops_at_that_step(tiny, images, tmp_path, diagnost
     said = stops(config, tmp_path, images)
     newest = checkpoint.found(tmp_path)[0]
     step = int(newest.name.split("-")[1]) + 1
-    assert "of site 0 (layers 1 to 2)" in said and f"not finite at step {step};" in said
+    assert "of site 1 (layers 1 to 2)" in said and f"not finite at step {step};" in said
     assert f"last good checkpoint: {newest.name}" in said
     assert all(t.isfinite().all() for t in load_file(newest).values())
     assert all(row["step"] < step for row in read_metrics(tmp_path))
@@ -44,7 +44,7 @@ def test_a_weight_is_looked_at_before_it_is_saved(tiny, images, tmp_path):
     config = replace(tiny, loss="own.gradient_of_nan", schedule="gll", checkpoint_seconds=1e-9)
     said = stops(config, tmp_path, images)
     assert said == (
-        "The weights of site 0 (layers 1 to 1) (layers.0.linear.weight, head.linear.weight) are not finite at step 1; "
+        "The weights of site 1 (layers 1 to 1) (layers.0.linear.weight, head.linear.weight) are not finite at step 1; "
         "last good checkpoint: none. A lower rate may help."
     )
     assert not checkpoint.found(tmp_path)
@@ -54,14 +54,14 @@ def test_the_command_line_exits_with_1(tiny, tmp_path, capsys):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(saccade.config.run.to_yaml(replace(tiny, loss="own.gradient_of_nan")))
     assert main(["train", str(recipe), "--out", str(tmp_path / "run"), "--quiet"]) == 1
-    assert capsys.readouterr().err.startswith("saccade: The weights of site 0")
+    assert capsys.readouterr().err.startswith("saccade: The weights of site 1")
 
 
 @pytest.mark.parametrize(
     ("changes", "warning", "sentence"),
     [
         ({"loss": "own.collapsing", "head": "flatten linear8 hardtanh"}, "collapse", "nearly all alike"),
-        ({"loss": "own.Killing", "network": "conv4 relu"}, "dead units", "% of the units of site 0 have one value"),
+        ({"loss": "own.Killing", "network": "conv4 relu"}, "dead units", "% of the units of site 1 have one value"),
     ],
 )
 def test_a_collapse_is_warned_of_once(tiny, images, tmp_path, capsys, changes, warning, sentence):

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.folder import opened
 from ..errors import InputError
 from ..evaluation.features import device_of
 from ..networks import evaluating
@@ -212,13 +213,7 @@ def _assembly() -> Callable[..., Any]:
 
 def _read(path: str) -> Tensor:
     """A picture file as uint8 (3, height, width)."""
-    from PIL import Image
     from torchvision.transforms.v2.functional import pil_to_tensor
 
-    try:
-        with Image.open(path) as picture:
-            return pil_to_tensor(picture.convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"The stimulus {path} cannot be read as a picture ({error}); it takes a picture file."
-        ) from None
+    with opened(Path(path), f"The stimulus {path}") as picture:
+        return pil_to_tensor(picture.convert("RGB"))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .. import draws
 from ..errors import InputError, RunError
-from ..training.checkpoint import write_whole
+from ..files import write_whole
 
 TOLERANCE = 1e-4  # of the largest difference, in units of the largest feature (float32)
 

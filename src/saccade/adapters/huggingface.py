@@ -19,12 +19,14 @@ from torch import nn
 from .. import __version__, networks
 from ..config.names import NETWORKS
 from ..config.run import INCIDENTAL, TrainConfig, head_of
+from ..data.memory import read_bounded
 from ..errors import InputError
+from ..files import write_whole
 from ..plausibility.verdict import CONDITIONS, Report
 from ..report.run import probe_tables
 from ..report.tables import Cell, Table, number_text, to_markdown
-from ..training.checkpoint import portable, write_whole
-from ..training.folder import read_facts, read_json, read_metrics
+from ..training.checkpoint import portable
+from ..training.folder import read_facts, read_json, read_metrics, timed
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 CITATION = """@article{tang2022biologically,
@@ -93,7 +95,7 @@ def from_pretrained(folder: Path | str, *, trust: bool = False) -> nn.Sequential
         raise InputError(f"{folder} names its network as the code {network}, which would be run; it takes trust=True.")
     encoder = networks.build(network, sizes)
     try:
-        tensors = parse_tensors((folder / WEIGHTS).read_bytes())
+        tensors = parse_tensors(read_bounded(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{folder / WEIGHTS} cannot be read ({error}); it takes a folder that saccade exported."
@@ -195,6 +197,6 @@ def _surroundings(facts: dict[str, Any]) -> dict[str, Any]:
         )
         or None,
         "device": facts.get("device"),
-        "seconds": facts.get("seconds"),
+        timed(facts): facts.get("seconds"),
         "pairs per second": facts.get("pairs_per_second"),
     }

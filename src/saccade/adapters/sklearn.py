@@ -125,7 +125,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         check_is_fitted(self)
         images = self._images(validate_data(self, X, allow_nd=True, reset=False))
         layer = len(self.encoder_) if self.layer is None else self.layer
-        return features(self.encoder_, images, [layer], deform=seen(self.config_.views))[layer].numpy()
+        return features(self.encoder_, images, [layer], deform=seen(self.config_))[layer].numpy()
 
     def _shape(self, X: np.ndarray) -> tuple[int, int, int]:
         """(channels, height, width) of the images in X."""

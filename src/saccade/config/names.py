@@ -54,9 +54,9 @@ def _choice(default: str, help: str, *values: str) -> Option:
 class Entry:
     """A choice: its line in `saccade list`, the dotted path of its class, its options, and plain facts about it.
 
-    Facts that refusals read. Losses: `labels` (needs them), `patches` (reads a patch grid), `no-head` (reads features).
-    Rules: `needs-feedback` (is nothing where no map stands above another), `chain` (takes chains only),
-    `needs-head`, `no-decay` and `decay` (about the optimizer's weight decay).
+    Losses' facts: `labels` (needs them), `patches` (reads a patch grid), `no-head` (reads features). Rules':
+    `needs-feedback` (is nothing where no map stands above another), `needs-head`, `no-decay` and `decay` (about the
+    optimizer's weight decay).
     """
 
     line: str
@@ -247,7 +247,6 @@ RULES: dict[str, Entry] = {
                 "own", "the first target's way down: the head's own weights, or fixed random ones", "own", "random"
             ),
         },
-        facts=frozenset({"chain"}),
     ),
 }
 
@@ -370,8 +369,10 @@ ACTIVATIONS = {
 }
 
 
-def choose(text: str, table: dict[str, Entry], what: str) -> tuple[Call, Entry | None]:
+def choose(text: str, table: dict[str, Entry], what: str, own: bool = True) -> tuple[Call, Entry | None]:
     """The call that `text` makes, with every option of a named entry filled in, and its entry; a dotted path has none.
+
+    `own` says whether the choice may be code of the user's, by a dotted path.
 
     >>> str(choose("hinge(negatives=5)", LOSSES, "loss")[0])
     'hinge(m1=1.0, m2=3.0, negatives=5, block=false, reading=paper)'
@@ -381,9 +382,10 @@ def choose(text: str, table: dict[str, Entry], what: str) -> tuple[Call, Entry |
     call = parse_call(text, what)
     entry = table.get(call.name)
     if entry is None:
-        if "." in call.name and not call.args:
+        if own and "." in call.name and not call.args:
             return call, None
-        raise InputError(f"Unknown {what} {call.name!r}; it takes {', '.join(table)}, or a dotted path of your own.")
+        known = f"{', '.join(table)}, or a dotted path of your own" if own else " or ".join(table)
+        raise InputError(f"Unknown {what} {call.name!r}; it takes {known}.")
     if call.args:
         raise InputError(f"The {what} {text!r} has an option without a name; write it as {call.name}(option=value).")
     for name, value in call.options.items():

@@ -108,7 +108,7 @@ def check(config: TrainConfig) -> None:
     loss, loss_entry = choose(config.loss, LOSSES, "loss")
     choose(config.schedule, SCHEDULES, "schedule")
     rule, rule_entry = choose(config.rule, RULES, "rule")
-    optimizer, _ = choose(config.optimizer, OPTIMIZERS, "optimizer")
+    optimizer, _ = choose(config.optimizer, OPTIMIZERS, "optimizer", own=False)
     loss_facts = loss_entry.facts if loss_entry else frozenset()
     rule_facts = rule_entry.facts if rule_entry else frozenset()
     # Negatives are other pictures, save among patches, of which each picture has many.

@@ -127,11 +127,6 @@ class NamedPolicy:
     write: Callable[..., str]
 
     @property
-    def text(self) -> str:
-        """The policy with all options at their defaults."""
-        return self.write()
-
-    @property
     def defaults(self) -> dict[str, Any]:
         return {name: parameter.default for name, parameter in inspect.signature(self.write).parameters.items()}
 

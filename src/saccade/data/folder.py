@@ -97,7 +97,7 @@ def check_size(size: int | None, path: Path | str) -> None:
 
 
 @contextmanager
-def _opened(file: Path | BytesIO, name: Path | str) -> Iterator[Any]:
+def opened(file: Path | BytesIO, name: Path | str) -> Iterator[Any]:
     """The picture, of which only the head has been read. Pillow's decoders raise whatever the bytes lead them to."""
     from PIL import Image
 
@@ -117,7 +117,7 @@ def _opened(file: Path | BytesIO, name: Path | str) -> Iterator[Any]:
 
 def head(file: Path | BytesIO, name: Path | str) -> tuple[tuple[int, int], bool]:
     """(width, height), and whether the picture is grey; `name` is what an error calls it."""
-    with _opened(file, name) as picture:
+    with opened(file, name) as picture:
         return picture.size, picture.mode in GREY
 
 
@@ -130,7 +130,7 @@ def decoded(
     """
     from PIL import Image
 
-    with _opened(file, name) as picture:
+    with opened(file, name) as picture:
         if size is None and picture.size != sides[::-1]:
             raise InputError(
                 f"{name} is {picture.width}x{picture.height} pixels where the first is {sides[1]}x{sides[0]}; write ?size=N "

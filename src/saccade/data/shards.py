@@ -34,6 +34,7 @@ from torch import Tensor
 
 from .. import draws
 from ..errors import InputError, RunError
+from ..files import write_whole
 from .folder import SUFFIXES, check_size, decoded, head
 from .memory import CHUNK, free_memory
 
@@ -399,5 +400,5 @@ def write_index(folder: Path) -> Path:
     if not listed:
         raise InputError(f"{folder} holds no shards; it takes a folder of tar files.")
     path = folder / INDEX
-    path.write_text(json.dumps({"wids_version": 1, "shardlist": listed}, indent=1) + "\n")
+    write_whole(path, (json.dumps({"wids_version": 1, "shardlist": listed}, indent=1) + "\n").encode())
     return path

@@ -7,8 +7,6 @@ compression are those of their CIFAR-10-C.
 
 import hashlib
 import io
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +19,11 @@ from torch import Tensor
 from .. import draws
 from ..data import ImageSet
 from ..errors import InputError
+from ..files import write_whole
 from .probe import deformation
 
 SEVERITIES = (1, 2, 3, 4, 5)
+_VERSION = 1  # of the code that makes pictures: another where it makes others, so that what is kept is made anew
 
 
 def _transforms() -> Any:
@@ -106,7 +106,8 @@ def kept(images: ImageSet, what: str, make: Callable[[], ImageSet], folder: Path
     The file's name is a hash of the images and of `what`, a text that says all that the result depends on beside them. The
     result's `fingerprint` is what tells whether another machine made the same.
     """
-    path = folder / f"{hashlib.sha256(f'{images.fingerprint()} {what}'.encode()).hexdigest()[:24]}.npz"
+    text = f"{images.fingerprint()} {what}, version {_VERSION}"
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
     if path.exists():
         with np.load(path, allow_pickle=False) as found:
             return _like(images, torch.from_numpy(found["images"]), f"{images.name} as {what}")
@@ -114,11 +115,7 @@ def kept(images: ImageSet, what: str, make: Callable[[], ImageSet], folder: Path
     folder.mkdir(parents=True, exist_ok=True)
     stream = io.BytesIO()
     np.savez(stream, images=made.batch(torch.arange(len(made))).cpu().numpy())
-    with tempfile.NamedTemporaryFile(
-        dir=folder, suffix=".part", delete=False
-    ) as part:  # several runs may make the same
-        part.write(stream.getvalue())
-    os.replace(part.name, path)
+    write_whole(path, stream.getvalue())  # several runs may make the same
     return made
 
 

@@ -10,6 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from saccade.allocator import keep_freed_memory
 from saccade.errors import InputError
+from saccade.networks import evaluating
 
 
 class Images(Protocol):
@@ -39,19 +40,6 @@ def pooled_grid(shape: Sequence[int], pool_to: int | None) -> tuple[int, int] | 
 def device_of(modules: Iterable[nn.Module]) -> torch.device | None:
     """Where the modules' weights are, and pictures go that they are to see; None where they have no weights."""
     return next((parameter.device for module in modules for parameter in module.parameters()), None)
-
-
-@torch.inference_mode()
-def layer_shapes(encoder: Iterable[nn.Module], images: Images) -> list[tuple[int, ...]]:
-    """The shape of one image's output after 0 (the pixels), 1, 2, ... layers of the encoder."""
-    layers = list(encoder)
-    x = images.batch(torch.zeros(1, dtype=torch.long)).to(device=device_of(layers)).float() / 255
-    with _evaluating(layers):
-        shapes = [tuple(x.shape[1:])]
-        for layer in layers:
-            x = layer(x)
-            shapes.append(tuple(x.shape[1:]))
-    return shapes
 
 
 @torch.no_grad()
@@ -91,7 +79,7 @@ def features(
         raise InputError(f"precision: got {precision!r}, expected float32 or bfloat16.")
     rows: dict[int, Tensor] = {}
     keep_freed_memory()
-    with _evaluating(modules):
+    with evaluating(nn.ModuleList(modules)):
         for index in torch.arange(len(images)).split(batch):
             pixels = images.batch(index).to(device=device_of(modules))
             x = deform(pixels, index.to(pixels.device)) if deform else pixels.float() / 255
@@ -111,18 +99,3 @@ def features(
             if progress:
                 progress(int(index[-1]) + 1, len(images))
     return rows
-
-
-class _evaluating:
-    """Evaluation mode for these modules and all inside them, each put back to its own mode afterwards."""
-
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self.modes = [(part, part.training) for module in modules for part in module.modules()]
-
-    def __enter__(self) -> None:
-        for part, _ in self.modes:
-            part.training = False
-
-    def __exit__(self, *error: object) -> None:
-        for part, training in self.modes:
-            part.training = training

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from saccade import draws
 from saccade.errors import InputError
 
-STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+STRENGTHS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5)  # the middle one comes first
 _ROWS = 500  # rows at a time: a block of 500 x 4,096 features stays in the cache between its two matrix products
 
 
@@ -46,8 +46,8 @@ def fit_adam(
         y: labels (n,), int64, from 0 to classes - 1.
         epochs, rate, batch: 400 epochs at 1e-3 for CIFAR; the batch is not published. The last, smaller batch is kept.
         seed: draws the initial weights and each epoch's order.
-        precision: "bfloat16" rounds the features and the two matrix products' inputs; weights, loss and Adam's state
-            stay float32.
+        precision: "bfloat16" rounds the features, and what goes into the two matrix products and comes out of them (logits,
+            the weight's gradient); sums, weights, loss and Adam's state stay float32.
         progress: called with (epochs done, epochs) after each epoch.
 
     Raises:
@@ -111,7 +111,8 @@ def fit_exact(
 
     The strengths are tried on the rows not held out, from the middle one down, then, if none of those was better, up;
     two in a row that are no better end a direction. The best, of equals the strongest, is fitted again on all rows.
-    The result depends on the seed only by which rows are held out.
+    The result depends on the seed only by which rows are held out. A warning says where the best is the weakest of
+    several, so that weaker ones might be better.
 
     Args:
         x: features (n, d), float32 or float64; the work is done in that type, with one scaled copy of `x`.
@@ -160,6 +161,8 @@ def fit_exact(
                 worse += 1
             if worse == 2:
                 break
+    if len(path) > 1 and picked == path[-1]:
+        warnings.warn(f"The probe's best strength, {picked:g}, is the weakest of those tried.", stacklevel=2)
     theta = _minimize(z, targets, best_theta, picked, gram, tolerance)
     if progress:
         progress(len(path) + 1, len(path) + 1)

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saccade import draws, views
+from saccade import draws, networks, views
+from saccade.config.run import TrainConfig
 from saccade.config.view_names import steady
 from saccade.data import ImageSet
 from saccade.errors import InputError
-from saccade.evaluation.features import features, layer_shapes, pooled_grid
+from saccade.evaluation.features import features, pooled_grid
 from saccade.evaluation.knn import knn_accuracy
 from saccade.evaluation.linear import accuracy, fit_adam, fit_exact
 
@@ -89,10 +90,13 @@ def probe(
     wanted = [int(layer) for layer in wanted]
     classes = class_count(train_set, test_set)
     train_y, test_y = _labels(train_set), _labels(test_set)
-    shapes = layer_shapes(modules, train_set)
-    test_shape = tuple(test_set.batch(torch.zeros(1, dtype=torch.long)).shape[1:])
-    if test_shape != shapes[0]:
-        raise InputError(f"{test_set.name}: images of {test_shape}, expected {shapes[0]}, those of {train_set.name}.")
+    if test_set.shape != train_set.shape:
+        raise InputError(
+            f"{test_set.name}: images of {test_set.shape}, expected {train_set.shape}, those of {train_set.name}."
+        )
+    first = torch.zeros(1, dtype=torch.long)
+    shape = train_set.shape if deform_train is None else tuple(deform_train(train_set.batch(first), first).shape[1:])
+    shapes = networks.shapes(modules, shape)
 
     def reporter(what: str) -> Callable[[int, int], None] | None:
         return partial(progress, what) if progress else None
@@ -138,7 +142,7 @@ def probe(
                 )
                 score = accuracy(head, held, held_y)
                 details |= {"epochs": epochs, "rate": rate, "batch": batch}
-            what = _described(shapes[layer], pool_to)
+            what = described(shapes[layer], pool_to)
             results.append(ProbeResult(layer, what, protocol, len(x), len(held), score, seed, details))
     return results
 
@@ -150,10 +154,10 @@ def deformation(policy: str, seed: int = 0, size: int | None = None) -> Callable
     return lambda images, index: deform(images, draws.image_keys(base, index).to(images.device))
 
 
-def seen(trained: str, views: str | None = None, seed: int = 0) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """`deformation` by `views`, then by what the views of an encoder's training do to every picture alike, if anything."""
-    policy = " ".join(filter(None, [views, steady(trained)]))
-    return deformation(policy, seed) if policy else None
+def seen(trained: TrainConfig, views: str | None = None) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """`deformation` by `views`, then by what an encoder's training did to every picture alike, if anything: its size too."""
+    policy = " ".join(filter(None, [views, steady(trained.views)]))
+    return deformation(policy or "none", size=trained.size) if policy or trained.size else None
 
 
 def class_count(train_set: ImageSet, test_set: ImageSet) -> int:
@@ -178,7 +182,9 @@ def _labels(images: ImageSet) -> Tensor:
     return images.labels
 
 
-def _described(shape: Sequence[int], pool_to: int | None) -> str:
+def described(shape: Sequence[int], pool_to: int | None) -> str:
+    """A layer's features, from one image's shape, in words: `ProbeResult.features`."""
+
     def product(sizes: Sequence[int]) -> str:
         return "x".join(map(str, sizes))
 

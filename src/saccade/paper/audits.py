@@ -15,7 +15,7 @@ from ..report.audit import Audited
 from .results import accuracies
 from .tables import TABLES, Cell
 
-NETWORKS = {"table1": "cifar", "table2": "vgg6"}
+_TABLES = ("table1", "table2")
 _PLAUSIBLE = Cell(
     "plausible",
     ("hinge", "RLL", "RF"),
@@ -37,7 +37,7 @@ def audited(
     Accuracies are those in the JSON files under `results`, at scales as they are. `reports`, by `name_of` a cell, are
     audits made before; without them all are made here, side by side.
     """
-    cells = [(table, cell) for table in NETWORKS for cell in TABLES[table].cells]
+    cells = [(table, cell) for table in _TABLES for cell in TABLES[table].cells]
     cells.append(("table1", _PLAUSIBLE))
     if reports is None:
         first: dict[str, tuple[str, Any]] = {}  # of cells that train alike
@@ -48,7 +48,7 @@ def audited(
         reports = side_by_side(_audited, dict(first.values()), workers=workers, progress=progress)
     ours = {
         table: {name: accuracies(TABLES[table], scale, results) for name, scale in TABLES[table].scales.items()}
-        for table in NETWORKS
+        for table in _TABLES
     }
     found = []
     for table, cell in cells:
@@ -66,7 +66,10 @@ def name_of(table: str, cell: Cell) -> str:
 
 def config_of(table: str, cell: Cell) -> TrainConfig:
     """The cell's configuration, on its table's network. Sizes are the audit's own."""
-    return from_dict({**asdict(TrainConfig()), "network": NETWORKS[table], **cell.options}, f"The cell {cell.name}")
+    return from_dict(
+        {**asdict(TrainConfig()), "network": TABLES[table].scales["paper"].network, **cell.options},
+        f"The cell {cell.name}",
+    )
 
 
 def _audited(task: tuple[TrainConfig, int], share: Share) -> Report:

@@ -14,10 +14,10 @@ from ..config.run import TrainConfig
 from ..data import ImageSet
 from ..errors import InputError
 from ..evaluation.corruptions import deformed
+from ..files import write_whole
 from ..report.figures import picture
 from ..report.page import Block, Picture, Section, Svg, write_page
 from ..report.schematic import schematic
-from ..training.checkpoint import write_whole
 from ..views import parse
 from ..views.sheet import arranged, deformation_sheet, sheet
 from .scales import CIFAR, MNIST, ROBUST, STL, Scale, strengths

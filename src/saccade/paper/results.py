@@ -6,12 +6,13 @@ from typing import Any
 
 import yaml
 
+from ..files import write_whole
 from ..report import figures
 from ..report.page import Block, Code, Facts, Section, Svg, Text, write_page
 from ..report.paired import Paired, differences, holm
 from ..report.tables import Cell as Entry
 from ..report.tables import Link, Spread, Table, plain, spread, to_csv, to_latex, to_markdown
-from ..training.checkpoint import write_whole
+from ..training.folder import timed
 from .run import checked
 from .scales import Scale
 from .scores import MANY, VEHICLES, config_of
@@ -169,11 +170,11 @@ def _published_difference(one: Cell, other: Cell) -> float | None:
 
 def _agreement(test: Paired, p: float | None, theirs: float | None) -> str:
     """How ours stands to the published difference, if the corrected `p` decides on which side of 0 it lies."""
-    if theirs is None or p is None or test.interval is None:
+    if theirs is None or test.n < 2:
         return ""
-    if p > 0.05:
+    if p is None or p > 0.05 or test.interval is None:
         return "undecided"
-    if (test.mean > 0) != (theirs > 0):
+    if test.mean * theirs < 0:
         return "opposite"
     if test.interval[0] <= theirs <= test.interval[1]:
         return "as published"
@@ -250,7 +251,9 @@ def _maps(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found) -
         }
         if any(series.values()):
             name = f"{table.name}-{measure.lower().replace(', ', '-').replace(' ', '-')}"
-            made[name] = Svg(figures.lines(series, "layer", measure), f"{measure} against layer; {scale.name} scale.")
+            made[name] = Svg(
+                figures.lines(series, "layer", measure), f"{measure} against layer; {scale.name} scale.{_bands(series)}"
+            )
     return made
 
 
@@ -299,9 +302,10 @@ def corruptions(table: PaperTable, scale: Scale, out: Path, *, links: Links | No
     if not rows:
         return None
     size = scale.sizes[-1]
+    images = {row.get("corrupted", scale.corrupted) for cell in table.cells for row in have[cell.name]}
     caption = (
         f"Test accuracy (%) under common corruptions, by severity, of classifiers fitted on {size:,} pictures, plain "
-        f"unless the row says otherwise; {scale.corrupted:,} test images; {scale.name} scale."
+        f"unless the row says otherwise; {max(images):,} test images; {scale.name} scale."
     )
     notes = ["Corruptions after Hendrycks and Dietterich (2019), those that torchvision can make."]
     return Table(["network", "corruption", *(f"severity {s}" for s in range(1, 6)), "mean"], rows, caption, notes)
@@ -322,7 +326,7 @@ def _configurations(table: PaperTable, have: Found) -> list[Section]:
                 "date": row["date"],
                 "machine": machine.get("gpu") or f"{machine['processor']}, {machine['threads']} thread(s)",
                 "torch": row["versions"]["torch"],
-                "source": row["source"].get("commit", "unknown"),
+                "source": row["source"].get("commit", "unknown") + ", changed" * bool(row["source"].get("changed")),
                 **_training(row["run"]),
             }
             for size, one in row.get("by_size", {}).items():
@@ -336,8 +340,7 @@ def _configurations(table: PaperTable, have: Found) -> list[Section]:
 
 
 def _training(run: dict[str, Any]) -> dict[str, Any]:
-    since = f" from step {run['resumed_at']:,} on" if run.get("resumed_at") else ""
-    return {f"training{since} (s)": run.get("seconds"), "steps": run.get("steps")}
+    return {f"training, {timed(run)}": run.get("seconds"), "steps": run.get("steps")}
 
 
 def write(table: PaperTable, scale: Scale, out: Path, folder: Path) -> Path:

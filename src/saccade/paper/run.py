@@ -12,9 +12,9 @@ from ..config.run import check
 from ..data import ImageSet, load
 from ..errors import InputError, RunError
 from ..evaluation.probe import class_count
+from ..files import write_whole
 from ..losses import make as make_loss
 from ..parallel import Report
-from ..training.checkpoint import write_whole
 from ..training.folder import differences, read_json, surroundings, write_json
 from .scales import Scale, runs_of, scaled
 from .scores import MANY, MEASURES, Job, config_of

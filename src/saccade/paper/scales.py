@@ -62,7 +62,8 @@ class Scale:
         deformed = f" deformed by {self.test_views}" if self.test_views else ""
         plain = ", plain and" if measure == "tested" and deformed else ""
         if measure != "separation":
-            said += f", probe of {self.probe_epochs} epochs, batch {self.probe_batch}, fitted on {train}"
+            seen = "" if self.probe_views == "none" else f" seen by {self.probe_views}"
+            said += f", probe of {self.probe_epochs} epochs, rate {self.probe_rate:g}, batch {self.probe_batch}, fitted on {train}{seen}"
         return f"{said}, scored on {test}{plain}{deformed}"
 
 
@@ -244,7 +245,7 @@ def file_name(text: str) -> str:
 _SETS = ("encoder_set", "probe_set", "test_set")
 _MARGINS = ("m1", "m2")
 # What no encoder depends on, but for networks trained on deformed pictures, whose runs' names say which.
-_AFTERWARDS = ("test_views", "strength", "probe_epochs", "probe_batch", "probe_views", "test_set")
+AFTERWARDS = ("test_views", "strength", "probe_epochs", "probe_batch", "probe_views", "test_set")
 
 
 def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
@@ -298,5 +299,5 @@ def runs_of(table: str, scale: Scale) -> str:
     >>> runs_of("table3", scaled(ROBUST, "tiny", strength=0.4))
     'table1/tiny'
     """
-    kept = [part for part in scale.name.split(",") if part.partition("=")[0] not in _AFTERWARDS]
+    kept = [part for part in scale.name.split(",") if part.partition("=")[0] not in AFTERWARDS]
     return f"{scale.runs or table}/{','.join(kept)}"

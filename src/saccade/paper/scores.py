@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, partial
-from math import ceil, prod
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import draws, networks
 from ..config.grammar import parse_call, parse_calls
 from ..config.run import TrainConfig, from_dict
-from ..config.view_names import steady
+from ..config.view_names import resolve, steady
 from ..data import ImageSet, load
 from ..errors import InputError
 from ..evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted, deformed, kept
@@ -22,13 +22,13 @@ from ..evaluation.features import features
 from ..evaluation.linear import accuracy, fit_adam
 from ..evaluation.margins import margins as measure_margins
 from ..evaluation.margins import quantile
-from ..evaluation.probe import ProbeResult, deformation
+from ..evaluation.probe import ProbeResult, deformation, described
 from ..evaluation.separation import nearest_agreement, silhouette, tsne
 from ..losses import make as make_loss
 from ..parallel import Report
 from ..training import pick_device, pick_precision, read_weights, run
 from ..training.folder import read_json, read_metrics
-from .scales import Scale, file_name, strengths
+from .scales import AFTERWARDS, Scale, file_name, strengths
 from .tables import Cell, PaperTable
 
 VEHICLES = ("airplane", "automobile", "car", "ship", "truck")
@@ -173,10 +173,10 @@ def read(
     return found[layer]
 
 
-Learnt = Tensor | Callable[[int], Tensor]  # features, or those of an epoch
+Features = Tensor | Callable[[int], Tensor]  # features, or those of an epoch
 
 
-def learnt(job: Job, encoder: nn.Sequential, images: ImageSet, layer: int | None = None) -> Learnt:
+def probe_features(job: Job, encoder: nn.Sequential, images: ImageSet, layer: int | None = None) -> Features:
     """What the probe learns from: features of the pictures, or of one view each, drawn anew at each epoch."""
     views = job.scale.probe_views
     if views == "none":
@@ -184,7 +184,7 @@ def learnt(job: Job, encoder: nn.Sequential, images: ImageSet, layer: int | None
     return lambda epoch: read(job, encoder, images, views, layer, draws.key(job.seed, "probe views", epoch))
 
 
-def fit(job: Job, x: Learnt, images: ImageSet) -> nn.Linear:
+def fit(job: Job, x: Features, images: ImageSet) -> nn.Linear:
     """The paper's probe on features `x` of the first images."""
     assert images.labels is not None
     return fit_adam(
@@ -210,7 +210,7 @@ def percent(classifier: nn.Linear, x: Tensor, images: ImageSet) -> float:
 def probe(job: Job) -> dict[str, Any]:
     """Test accuracy of a linear classifier on the last layer, or of the cell's own where it was trained with labels."""
     learned, train, test = learn(job), job.set(1), job.set(2)
-    classifier = learned.classifier or fit(job, learnt(job, learned.encoder, train), train)
+    classifier = learned.classifier or fit(job, probe_features(job, learned.encoder, train), train)
     x = read(job, learned.encoder, test, job.scale.test_views)
     score = percent(classifier, x, test)
     about = _probed(job, learned, train, x, score)
@@ -218,10 +218,8 @@ def probe(job: Job) -> dict[str, Any]:
 
 
 def _probed(job: Job, learned: Learned, train: ImageSet, x: Tensor, score: float) -> dict[str, Any]:
-    shape = networks.shapes(learned.encoder, (train.shape[0], *[job.scale.size or train.shape[1]] * 2))[-1]
-    what = "x".join(map(str, shape)) + f" = {prod(shape)}" * (len(shape) > 1)
-    if x.shape[1] != prod(shape):
-        what += f", average-pooled to {x.shape[1]}"
+    sides = (job.scale.size,) * 2 if job.scale.size else train.shape[1:]
+    what = described(networks.shapes(learned.encoder, (train.shape[0], *sides))[-1], job.scale.pool_to)
     own = learned.classifier is not None
     details: dict[str, Any] = {"precision": job.precision}
     if not own:
@@ -261,10 +259,10 @@ def tested(job: Job) -> dict[str, Any]:
     hashes: dict[str, str] = {}
 
     def scored(
-        images: ImageSet, what: str | None = None, make: Callable[[], ImageSet] | None = None
+        images: ImageSet, what: str | None = None, how: str = "", make: Callable[[], ImageSet] | None = None
     ) -> dict[int, float]:
         if what is not None and make is not None:
-            images = kept(images, f"{what}, seed {_TEST_SEED}", make, job.runs.parent.parent / "deformed")
+            images = kept(images, f"{how or what}, seed {_TEST_SEED}", make, job.runs.parent.parent / "deformed")
             hashes[what] = images.fingerprint()
         rows: dict[int, Tensor] = {}
         for encoder, _ in classifiers.values():
@@ -275,7 +273,8 @@ def tested(job: Job) -> dict[str, Any]:
         }
 
     def under(views: str) -> dict[int, float]:
-        return scored(test, views, lambda: deformed(test, views, _TEST_SEED))
+        written_out = " ".join(map(str, resolve(views)))
+        return scored(test, views, written_out, lambda: deformed(test, views, _TEST_SEED))
 
     policy = scale.test_views or "none"
     found: dict[str, Any] = {"deformed": under(policy), "plain": scored(test)}
@@ -283,9 +282,10 @@ def tested(job: Job) -> dict[str, Any]:
     job.report(0.9)
     if scale.sizes:
         few = test.take(0, min(scale.corrupted, len(test)))
+        found["corrupted"] = len(few)
         found["corruptions"] = {
             name: {
-                severity: scored(few, f"{name} {severity}", partial(corrupted, few, name, severity, _TEST_SEED))
+                severity: scored(few, f"{name} {severity}", make=partial(corrupted, few, name, severity, _TEST_SEED))
                 for severity in SEVERITIES
             }
             for name in CORRUPTIONS
@@ -296,6 +296,7 @@ def tested(job: Job) -> dict[str, Any]:
         "scores": scores,
         "curve": found["curve"],
         "corruptions": found.get("corruptions", {}),
+        "corrupted": found.get("corrupted", 0),
         "images": hashes,
         "by_size": by_size,
         "config": learned.config,
@@ -313,7 +314,7 @@ def layers(job: Job) -> dict[str, Any]:
     learned, train, test = learn(job, share=0.6), job.set(1), job.set(2)
     scores = {}
     for layer in range(1, len(learned.encoder) + 1):
-        classifier = fit(job, learnt(job, learned.encoder, train, layer), train)
+        classifier = fit(job, probe_features(job, learned.encoder, train, layer), train)
         x = read(job, learned.encoder, test, job.scale.test_views, layer)
         scores[f"layer {layer}"] = percent(classifier, x, test)
         job.report(0.6 + 0.4 * layer / len(learned.encoder))
@@ -390,7 +391,7 @@ def margins(job: Job) -> dict[str, Any]:
     return {"scores": scores, "quantiles": quantiles, "m1": loss.m1, "m2": loss.m2, "config": settings, "run": {}}
 
 
-_PROBED = frozenset({"probe_epochs", "probe_batch", "probe_set", "probe_views", "test_set", "test_views", "strength"})
+_PROBED = frozenset({*AFTERWARDS, "probe_set"})
 
 
 class Measure(NamedTuple):
@@ -402,7 +403,7 @@ class Measure(NamedTuple):
 
 MEASURES: dict[str, Measure] = {
     "probe": Measure(probe, _PROBED),
-    "tested": Measure(tested, _PROBED),
+    "tested": Measure(tested, _PROBED - {"probe_views"}),
     "layers": Measure(layers, _PROBED),
     "curve": Measure(curve, frozenset()),
     "separation": Measure(separation, frozenset({"test_set", "test_views", "strength"})),

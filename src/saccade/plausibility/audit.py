@@ -24,7 +24,7 @@ from . import learning, loss
 from .learning import World
 from .operations import complexity
 from .trace import Trace
-from .verdict import MET, UNDECIDED, VIOLATED, Finding, Report, Undecided
+from .verdict import CONDITIONS, MET, UNDECIDED, VIOLATED, Finding, Report, Undecided
 
 STEPS = 3  # real steps that each site learns for
 _THIN = 8  # a thin network has an eighth of the channels
@@ -204,7 +204,7 @@ def _schedule(model: Model) -> list[Finding]:
     again = _turns(model) == _turns(model)
     told = "who learns at a step follows from the seed and the step alone: no activity, weight or label is asked"
     verdict, told = (MET, told) if again else (UNDECIDED, "two calls with the same seed and step named different sites")
-    return [Finding("schedule", c, verdict, [told]) for c in ("space", "time", "simple", "asymmetric", "unsupervised")]
+    return [Finding("schedule", c, verdict, [told]) for c in CONDITIONS]
 
 
 def _optimizer(model: Model) -> list[Finding]:

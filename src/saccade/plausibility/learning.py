@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..rules.site import Batch
 from .operations import complexity
 from .trace import Op, Trace
-from .verdict import MET, UNDECIDED, VIOLATED, Finding, Undecided
+from .verdict import CONDITIONS, MET, UNDECIDED, VIOLATED, Finding, Undecided
 
 _STILL = 1e-9  # an update that moves by less, relative to its size, has not moved
 Updates = dict[str, Tensor]
@@ -136,7 +136,6 @@ class World:
                     key = name if name not in found else f"{name} (phase {phase + 1})"
                     found[key] = parameter.grad.detach().clone()
                     parameter.grad = None
-        self.batch.outputs = batch.outputs
         return found
 
     @contextmanager
@@ -225,10 +224,7 @@ def examine(world: World) -> list[Finding]:
             raise Undecided(f"two runs of the same step gave different updates of {', '.join(moved)}")
         return _network(world) + _rule(world, base)
     except Undecided as reason:
-        return [
-            Finding("rule", c, UNDECIDED, [str(reason)])
-            for c in ("space", "time", "simple", "asymmetric", "unsupervised")
-        ]
+        return [Finding("rule", condition, UNDECIDED, [str(reason)]) for condition in CONDITIONS]
 
 
 def _rule(world: World, base: Updates) -> list[Finding]:

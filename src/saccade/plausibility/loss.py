@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .operations import complexity
 from .trace import Op, Trace
-from .verdict import MET, UNDECIDED, VIOLATED, Finding, Undecided
+from .verdict import CONDITIONS, MET, UNDECIDED, VIOLATED, Finding, Undecided
 
 _SCALES = (0.02, 0.1, 0.3, 1.0, 3.0)  # of the embeddings: somewhere among them are a loss's margins
 _SMALL = 1e-6  # a change that crosses no threshold
@@ -28,8 +28,6 @@ class LossFacts:
 
     memory: str
     negatives: int
-    queue: int
-    gates: list[str]
     sign_suffices: bool
     sign_cosine: float  # between the error and its sign
 
@@ -111,14 +109,13 @@ def examine(site: Any, shape: tuple[int, ...], images: int) -> tuple[list[Findin
         Finding("loss", "unsupervised", VIOLATED if labels else MET, labels or ["no label is among its arguments"]),
     ]
     degree = (hangs | hangs.T).view(-1, images, hangs.shape[1])
-    facts = LossFacts(time[2], _negatives(subject, degree), queue, gates, not graded, _sign_cosine(subject, live))
+    facts = LossFacts(time[2], _negatives(subject, degree), not graded, _sign_cosine(subject, live))
     return findings, facts
 
 
 def undecided(reason: str) -> tuple[list[Finding], LossFacts]:
-    conditions = ("space", "time", "simple", "asymmetric", "unsupervised")
-    findings = [Finding("loss", condition, UNDECIDED, [reason]) for condition in conditions]
-    return findings, LossFacts("not known", 0, 0, [], False, float("nan"))
+    findings = [Finding("loss", condition, UNDECIDED, [reason]) for condition in CONDITIONS]
+    return findings, LossFacts("not known", 0, False, float("nan"))
 
 
 def _moved(before: Tensor | None, after: Tensor | None, still: float = _STILL) -> bool:

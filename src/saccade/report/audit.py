@@ -160,7 +160,7 @@ def plausibility_against_performance(audited: Sequence[Audited]) -> str:
     trained = [one for one in audited if one.report is not None]
     colours = _numbered(one.label[2] for one in trained)
     markers = _numbered(one.label[1] for one in trained)
-    with figures._figure(0.9 + 1.9 * len(panels)) as figure:
+    with figures.drawing(0.9 + 1.9 * len(panels)) as figure:
         rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, ((table, source), points) in zip(rows, sorted(panels.items()), strict=True):
             columns: dict[int, list[tuple[Audited, float]]] = {}
@@ -192,8 +192,8 @@ def plausibility_against_performance(audited: Sequence[Audited]) -> str:
         rows[-1].set_xticks(range(5))
         rows[-1].set_xlabel("conditions violated, of four (the optimizer apart)")
         figure.supylabel("test accuracy (%)", fontsize=11)
-        figures._legend(figure, rows[0])
-        return figures._svg(figure)
+        figures.legend_below(figure, rows[0])
+        return figures.as_svg(figure)
 
 
 def _numbered(names: Iterable[str]) -> dict[str, int]:
@@ -232,7 +232,7 @@ def circuit_drawing(circuit: Circuit) -> str:
 
     The inhibitory companions of the embedding's units are left out: what they inhibit is inhibited by the unit itself.
     """
-    with figures._figure(4.2) as figure:
+    with figures.drawing(4.2) as figure:
         axes = figure.subplots()
         at = {name: (1.1 * column, -float(row)) for name, (column, row) in _PLACES.items()}
         for population in circuit.populations:
@@ -261,7 +261,7 @@ def circuit_drawing(circuit: Circuit) -> str:
         axes.set_xlim(-0.5, 9.3)
         axes.set_ylim(-5.7, 0.5)
         axes.axis("off")
-        return figures._svg(figure)
+        return figures.as_svg(figure)
 
 
 def circuit_activity(circuit: Circuit, anchor: Tensor, positive: Tensor, negative: Tensor) -> str:
@@ -276,12 +276,12 @@ def circuit_activity(circuit: Circuit, anchor: Tensor, positive: Tensor, negativ
         "error, unit 1": [("up", 0), ("down", 0)],
         "error, unit 2": [("up", 1), ("down", 1)],
     }
-    with figures._figure(5.2) as figure:
+    with figures.drawing(5.2) as figure:
         panels = figure.subplots(len(rows), 1, sharex=True)
         for axes, (title, traces) in zip(panels, rows.items(), strict=True):
             for number, (name, unit) in enumerate(traces):
                 values = [float(rates[name][0, unit]) for rates in course]
-                axes.plot(values, label=name, **figures._style(number))
+                axes.plot(values, label=name, **figures.line_style(number))
             axes.set_ylabel(title, fontsize=8.5)
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
             for edge in (steps, 2 * steps, 2 * steps + blank, 3 * steps + blank):
@@ -289,7 +289,7 @@ def circuit_activity(circuit: Circuit, anchor: Tensor, positive: Tensor, negativ
             axes.margins(y=0.15)
         middles = [steps / 2, 1.5 * steps, 2 * steps + blank / 2, 2.5 * steps + blank, 3.5 * steps + blank]
         panels[-1].set_xticks(middles, ["anchor", "positive", "saccade", "negative", "forgotten"], fontsize=7)
-        return figures._svg(figure)
+        return figures.as_svg(figure)
 
 
 def circuit_section() -> Section:

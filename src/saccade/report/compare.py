@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..training.folder import configuration, read_facts, read_metrics
+from ..training.folder import configuration, read_facts, read_metrics, timed
 from .figures import lines, loss_curve
 from .page import Block, Section, Svg, Text
 from .run import probes_by_measurement
@@ -138,7 +138,7 @@ def _losses(folder: Path) -> dict[str, list[tuple[float, float]]]:
 def _results(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"finished": bool(facts.get("finished"))}
     found |= {f"last loss{site}": points[-1][1] for site, points in _losses(folder).items()}
-    for name, said in (("seconds", "seconds"), ("pairs_per_second", "pairs per second")):
+    for name, said in (("seconds", timed(facts)), ("pairs_per_second", "pairs per second")):
         if isinstance(facts.get(name), int | float):
             found[said] = float(facts[name])
     for what, layers in probes_by_measurement(folder).items():

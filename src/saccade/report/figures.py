@@ -55,13 +55,13 @@ _LOOK: Any = {
 
 
 @contextmanager
-def _figure(height: float) -> Iterator[Figure]:
+def drawing(height: float) -> Iterator[Figure]:
     """A figure in the project's look, whatever the user's matplotlib is set to."""
     with matplotlib.style.context("default"), matplotlib.rc_context(_LOOK):
         yield Figure(figsize=(_WIDTH, height), layout="constrained")
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
     stream = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     FigureCanvasSVG(figure).print_svg(stream, metadata=nothing)
@@ -69,7 +69,7 @@ def _svg(figure: Figure) -> str:
     return re.sub(r"<!--.*?-->\n?", "", text[text.index("<svg") :], flags=re.DOTALL)
 
 
-def _style(index: int) -> dict[str, Any]:
+def line_style(index: int) -> dict[str, Any]:
     # dashes change with every colour, so that lines on top of each other are both seen
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": _DASHES[index % len(_DASHES)]}
 
@@ -79,7 +79,7 @@ def _columns(names: Collection[str]) -> int:
     return max(1, min(len(names), 52 // (max(map(len, names), default=0) + 6)))
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def legend_below(figure: Figure, axes: Axes) -> None:
     """The axes' legend, above them, where it hides no data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
@@ -102,13 +102,13 @@ def lines(
     """One line a series of (x, y) points, where y is a number or a Spread, drawn with a standard deviation each way."""
     names = [_wrapped(name, 46) for name in series]
     legend = sum(name.count("\n") + 1 for name in names) / _columns(names) if len(names) > 1 else 0
-    with _figure(3.0 + 0.19 * legend) as figure:
+    with drawing(3.0 + 0.19 * legend) as figure:
         axes = figure.subplots()
         for index, (name, points) in enumerate(zip(names, series.values(), strict=True)):
             x = [float(at) for at, _ in points]
             means = [value.mean if isinstance(value, Spread) else float(value) for _, value in points]
             stds = [(value.std or 0.0) if isinstance(value, Spread) else 0.0 for _, value in points]
-            style = _style(index)
+            style = line_style(index)
             alone = markers or len(points) == 1  # a line through one point would not be seen
             axes.plot(x, means, label=name, marker="o" if alone else None, markersize=4.5, **style)
             if any(stds):
@@ -119,8 +119,8 @@ def lines(
         axes.set_xlabel(plain(xlabel))
         axes.set_ylabel(plain(ylabel))
         if len(series) > 1:
-            _legend(figure, axes)
-        return _svg(figure)
+            legend_below(figure, axes)
+        return as_svg(figure)
 
 
 def distances(
@@ -156,7 +156,7 @@ def pair_histograms(
         [1.02 * np.quantile(pairs, 0.995) for both in arrays for pairs in both] + [1.25 * m for _, m, _ in margins]
     )
     edges = np.linspace(0, top or 1.0, 51)
-    with _figure(1.0 + 1.8 * len(panels)) as figure:
+    with drawing(1.0 + 1.8 * len(panels)) as figure:
         every = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, title, both in zip(every, panels, arrays, strict=True):
             for name, pairs, colour in zip(("positive pairs", "negative pairs"), both, COLOURS, strict=False):
@@ -175,8 +175,8 @@ def pair_histograms(
             axes.set_title(plain(title), loc="left", fontsize=11, fontweight="bold")
             axes.set_ylabel("% of pairs")
         every[-1].set_xlabel(plain(xlabel))
-        _legend(figure, every[0])
-        return _svg(figure)
+        legend_below(figure, every[0])
+        return as_svg(figure)
 
 
 def maps(panels: Mapping[str, Points], labels: Sequence[int], classes: Sequence[str], marked: Collection[str]) -> str:
@@ -192,7 +192,7 @@ def maps(panels: Mapping[str, Points], labels: Sequence[int], classes: Sequence[
         )
         styles |= {name: (shade, "s" if kind else "o") for name, shade in zip(names, shades, strict=False)}
     rows = -(-len(panels) // 2)
-    with _figure(0.6 + 2.2 * rows + 0.2 * len(classes) / _columns(classes)) as figure:
+    with drawing(0.6 + 2.2 * rows + 0.2 * len(classes) / _columns(classes)) as figure:
         every = figure.subplots(rows, 2, squeeze=False).ravel()
         for axes in every[len(panels) :]:
             axes.set_axis_off()
@@ -207,7 +207,7 @@ def maps(panels: Mapping[str, Points], labels: Sequence[int], classes: Sequence[
             axes.set_yticks([])
         handles, names = every[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper left", ncols=_columns(names), markerscale=2.5)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def bars(groups: Mapping[str, Mapping[str, Number | None]], xlabel: str) -> str:
@@ -217,7 +217,7 @@ def bars(groups: Mapping[str, Mapping[str, Number | None]], xlabel: str) -> str:
     """
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     thick = 0.8 / max(len(names), 1)
-    with _figure(0.9 + 0.27 * sum(len(names) + 0.8 for _ in groups)) as figure:
+    with drawing(0.9 + 0.27 * sum(len(names) + 0.8 for _ in groups)) as figure:
         axes = figure.subplots()
         for index, name in enumerate(names):
             label: str | None = _wrapped(name, 46)
@@ -237,8 +237,8 @@ def bars(groups: Mapping[str, Mapping[str, Number | None]], xlabel: str) -> str:
         axes.set_ylim(len(groups) - 0.45, -0.55)  # downwards, with room for a row where all is missing
         axes.margins(x=0.12)
         axes.set_xlabel(plain(xlabel))
-        _legend(figure, axes)
-        return _svg(figure)
+        legend_below(figure, axes)
+        return as_svg(figure)
 
 
 def picture(image: Tensor) -> str:

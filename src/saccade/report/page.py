@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from ..errors import InputError
-from ..training.checkpoint import write_whole
+from ..files import write_whole
 from .tables import Link, Table, number_text, plain
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 class Paired:
     """A mean difference over pairs; its 95 % interval and the p-value by Student's t, and the exact p of sign flips.
 
-    With one pair there is neither interval nor p-value.
+    With one pair, or differences that are all alike, there is neither interval nor p-value by t.
     """
 
     n: int
@@ -38,15 +38,16 @@ def differences(values: Sequence[float]) -> Paired:
     n, mean = len(values), statistics.fmean(values)
     if n < 2:
         return Paired(n, mean, None, None, None)
-    from scipy.stats import t
-
-    error = statistics.stdev(values) / math.sqrt(n)
-    half = float(t.ppf(0.975, n - 1)) * error
-    p = 2 * float(t.sf(abs(mean) / error, n - 1)) if error else (1.0 if mean == 0 else 0.0)
     flips = itertools.product((1, -1), repeat=n) if n <= 16 else ()
     sums = [abs(sum(sign * v for sign, v in zip(signs, values, strict=True))) for signs in flips]
     exact = sum(total >= abs(sum(values)) * (1 - 1e-12) for total in sums) / len(sums) if sums else None
-    return Paired(n, mean, (mean - half, mean + half), p, exact)
+    error = statistics.stdev(values) / math.sqrt(n)
+    if error <= 1e-9 * max(map(abs, values)):  # t takes the differences to vary
+        return Paired(n, mean, None, None, exact)
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, n - 1)) * error
+    return Paired(n, mean, (mean - half, mean + half), 2 * float(t.sf(abs(mean) / error, n - 1)), exact)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

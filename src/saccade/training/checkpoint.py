@@ -6,14 +6,9 @@ place, flushed to disk and renamed; the last two are kept. No pickle is written 
 
 from __future__ import annotations
 
-import errno
-import glob
 import hashlib
-import os
-import platform
 import re
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +19,8 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ..data.memory import read_bounded
-from ..errors import InputError, RunError
+from ..errors import InputError
+from ..files import write_whole
 from ..ranks import digest
 
 if TYPE_CHECKING:
@@ -37,51 +33,6 @@ _ENTRIES: dict[type, set[str]] = {
     torch.optim.SGD: {"momentum_buffer"},
 }
 _NAME = re.compile(r"checkpoint-(\d{9,18})-([0-9a-f]{16})\.safetensors")
-
-
-def refusal(error: OSError, path: Path) -> InputError | RunError:
-    """What to raise where a file could not be written: RunError where the disk is full, InputError else."""
-    kind = RunError if error.errno in (errno.ENOSPC, errno.EDQUOT) else InputError
-    return kind(
-        f"{path.name} could not be written to {path.parent}: {error.strerror}; what was written before is intact."
-    )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is either there whole or not at all.
-
-    Raises RunError where the disk takes no more, InputError where the file cannot be written for another reason.
-    """
-    writer = f"{platform.node()}.{threading.get_ident()}.{os.getpid()}"  # this one alone
-    beside = path.with_name(f".{path.name}.{writer}.part")
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(platform.node())}.*.part"):
-        if not _runs(leftover.suffixes[-2][1:]):
-            leftover.unlink(missing_ok=True)
-    try:
-        with beside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise refusal(error, path) from None
-
-
-def _runs(process: str) -> bool:
-    """Whether a process of this number is there; what is no number is nobody's to remove."""
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, ValueError, OverflowError):
-        return True
-    return True
 
 
 def save(model: Model, step: int, folder: Path) -> Path:

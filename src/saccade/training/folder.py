@@ -28,7 +28,7 @@ from .. import __version__
 from ..config.run import INCIDENTAL, TrainConfig, read_recipe, to_yaml
 from ..data.memory import read_bounded
 from ..errors import Held, InputError
-from .checkpoint import refusal, write_whole
+from ..files import refusal, write_whole
 
 
 @contextmanager
@@ -80,6 +80,15 @@ def claimed(folder: Path, config: TrainConfig) -> Iterator[Path]:
 def settled(config: TrainConfig) -> dict[str, Any]:
     """What decides the numbers of a run: its configuration but for where it is computed and how it is watched."""
     return {name: value for name, value in asdict(config).items() if name not in INCIDENTAL}
+
+
+def timed(facts: dict[str, Any]) -> str:
+    """What a run's `seconds` are: of all its steps, or of those since it was last continued.
+
+    >>> timed({"resumed_at": 1200})
+    'seconds from step 1,200 on'
+    """
+    return f"seconds from step {facts['resumed_at']:,} on" if facts.get("resumed_at") else "seconds"
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> str:

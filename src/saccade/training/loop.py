@@ -18,6 +18,7 @@ from .. import measures
 from ..config.run import TrainConfig
 from ..data import ImageSet, load
 from ..errors import InputError, Lost, RunError, Stopped
+from ..files import write_whole
 from ..ranks import ALONE, Ranks, joined
 from ..rules import Batch
 from ..signals import asking_to_stop
@@ -119,7 +120,7 @@ def _begin(model: Model, images: ImageSet, out: Path) -> dict[str, Any]:
 
 def _end(model: Model, step: int, out: Path, facts: dict[str, Any], seconds: float) -> None:
     content = serialize(weights(model))
-    checkpoint.write_whole(out / WEIGHTS, content)
+    write_whole(out / WEIGHTS, content)
     pairs = (model.total_steps - step) * model.config.batch
     facts |= {
         "finished": True,
@@ -277,11 +278,11 @@ def _warn(site: int, batch: Batch, metrics: Metrics, step: int) -> None:
     z = batch.views[0][:256].flatten(1)
     size = float(z.double().abs().mean())
     if measures.embedding_std(z) < 1e-3 * size or size == 0:
-        said = f"the embeddings of site {site} are nearly all alike; a lower rate or another loss may help."
+        said = f"the embeddings of site {site + 1} are nearly all alike; a lower rate or another loss may help."
         metrics.warn(site, step, "collapse", said)
     dead = measures.dead_units(batch.outputs[:256].movedim(1, -1).flatten(0, -2))
     if dead > 0.5:
-        said = f"{dead:.0%} of the units of site {site} have one value for all images; a lower rate may help."
+        said = f"{dead:.0%} of the units of site {site + 1} have one value for all images; a lower rate may help."
         metrics.warn(site, step, "dead units", said)
 
 
@@ -292,7 +293,7 @@ def _refuse_nonfinite(model: Model, out: Path) -> None:
         return
     step, index, which = min(marked)
     layers = [k + 1 for k, layer in enumerate(model.encoder) if layer in list(model.sites[index].layers)]
-    where = f"site {index} (layers {layers[0]} to {layers[-1]})"
+    where = f"site {index + 1} (layers {layers[0]} to {layers[-1]})"
     if which == 1:
         bad = [name for name, p in model.sites[index].named_parameters() if not bool(p.isfinite().all())]
         where += f" ({', '.join(bad[:3])})"

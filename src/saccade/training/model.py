@@ -249,7 +249,7 @@ def _refuse_too_large(
     """
     weights = sum(p.numel() for site in sites for p in site.parameters() if p.requires_grad)
     activity = max(networks.activity(site.layers, shape) for site, shape in zip(sites, below, strict=True))
-    least = 4 * weights * (3 if choose(config.optimizer, OPTIMIZERS, "optimizer")[0].name == "adam" else 1)
+    least = 4 * weights * (3 if choose(config.optimizer, OPTIMIZERS, "optimizer", own=False)[0].name == "adam" else 1)
     least += size * activity
     if least > (free := free_memory(device)):
         raise InputError(
@@ -299,7 +299,7 @@ def _shapes_below(encoder: nn.Sequential, schedule: Any, shape: tuple[int, ...])
 
 
 def _optimizer(config: TrainConfig, parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
-    call: Call = choose(config.optimizer, OPTIMIZERS, "optimizer")[0]
+    call: Call = choose(config.optimizer, OPTIMIZERS, "optimizer", own=False)[0]
     options = dict(call.options)
     if call.name == "adam":
         betas = (
