@@ -135,9 +135,9 @@ def audits(made: dict[str, Any]) -> str:
 def table1() -> str:
     """Table 1 at the largest scale that has results."""
     table = TABLES["table1"]
-    scale = next(scale for scale in table.scales.values() if any(kept(table, scale, HERE).values()))
+    scale, have = next((one, have) for one in table.scales.values() if any((have := kept(table, one, HERE)).values()))
     more = "All tables and figures, at other scales too, and what they say: [docs/paper.md](docs/paper.md)."
-    return f"### Table 1, {scale.name} scale\n\n{to_markdown(results(table, scale, HERE))}\n{more}\n"
+    return f"### Table 1, {scale.name} scale\n\n{to_markdown(results(table, scale, have))}\n{more}\n"
 
 
 def paper() -> str:
@@ -152,13 +152,14 @@ def paper() -> str:
             table = whole.at(scale)
             if scale in changed(whole):
                 continue
-            if not any(kept(table, scale, HERE).values()):
+            have = kept(table, scale, HERE)
+            if not any(have.values()):
                 continue
             parts.append(f"## {spaced(table.name)}, {scale.name} scale\n")
             links = partial(_result, table, scale)
-            more = [*comparisons(table, scale, HERE, links=links), corruptions(table, scale, HERE, links=links)]
-            parts += [to_markdown(one) for one in (results(table, scale, HERE, links=links), *more) if one is not None]
-            for name, figure in drawn(table, scale, HERE).items():
+            more = [*comparisons(table, scale, have, links=links), corruptions(table, scale, have, links=links)]
+            parts += [to_markdown(one) for one in (results(table, scale, have, links=links), *more) if one is not None]
+            for name, figure in drawn(table, scale, have).items():
                 parts.append(_figure(folder, f"{name}-{scale.name}", figure))
     for name in ("figure3", "figure4"):
         parts.append(f"## {spaced(name)}\n")

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
+from saccade.config.grammar import imported
 from saccade.config.names import SCHEDULES
-from saccade.networks import imported
 from saccade.schedules import EndToEnd, Greedy, Randomized, Simultaneous
 
 

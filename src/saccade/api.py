@@ -32,7 +32,7 @@ from .evaluation.probe import ProbeResult, seen
 from .evaluation.probe import probe as probe_encoder
 from .losses import make as make_loss
 from .losses import needs
-from .paper import FIGURES, NAMES, TABLES, run_cells, scaled
+from .paper import FIGURES, NAMES, TABLES, found, run_cells, scaled
 from .paper import merge as merge_results
 from .paper import results as paper_results
 from .paper.audits import audited
@@ -366,7 +366,8 @@ def reproduce(
             engine=engine,
             progress=progress,
         )
-    return paper_results(table, picked, kept), write_table(table, picked, kept, folder)
+    have = found(table, picked, kept)
+    return paper_results(table, picked, have), write_table(table, picked, have, folder)
 
 
 def run_page_sections(run: Path | str) -> list[Section]:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .config.grammar import imported
 from .config.names import ENGINES, choose
 from .errors import Held, InputError, RunError, Stopped
-from .networks import imported
 from .parallel import Report, side_by_side
 
 Function = Callable[[Any, Report], Any]

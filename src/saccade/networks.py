@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import draws
-from .config.grammar import Call, imported, parse_calls
+from .config.grammar import Call, imported, is_dotted, parse_calls
 from .config.names import ACTIVATIONS, NETWORKS
 from .errors import InputError
 
@@ -129,7 +129,7 @@ def build(
     """
     if spec in NETWORKS:
         spec = NETWORKS[spec].layers
-    elif re.fullmatch(r"\w+(\.\w+)+", spec):
+    elif is_dotted(spec):
         return _imported(spec, shape, seed, what)
     layers: list[nn.Module] = []
     for number, text in enumerate(spec.split("|")):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from saccade import losses
+from saccade.config.grammar import imported
 from saccade.config.names import LOSSES
 from saccade.config.run import TrainConfig
 from saccade.data import load
@@ -15,7 +16,6 @@ from saccade.errors import InputError
 from saccade.losses.clapp import CLAPP
 from saccade.losses.hinge import ContrastiveHinge, contrastive_hinge
 from saccade.losses.simclr import SimCLR
-from saccade.networks import imported
 from saccade.training import build, train_step
 
 

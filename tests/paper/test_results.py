@@ -9,6 +9,7 @@ import pytest
 from saccade.errors import InputError
 from saccade.paper import TABLES, accuracies, merge, results
 from saccade.paper.results import comparisons, write
+from saccade.paper.results import found as kept
 from saccade.paper.scales import CIFAR
 from saccade.report.tables import Link, Spread
 
@@ -37,7 +38,7 @@ def put(out, cell, *accuracy, **changes):
 
 def test_ours_published_and_their_difference(tmp_path):
     put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0, 72.0)
-    table = results(TABLE, SCALE, tmp_path)
+    table = results(TABLE, SCALE, kept(TABLE, SCALE, tmp_path))
     assert table.header[:6] == ["loss", "learning", "update", "all negatives", "published", "difference"]
     ours, published, difference = table.rows[0][3:6]
     assert (ours, published) == (Spread(71.0, 1.0, 3), 71.44)
@@ -56,11 +57,11 @@ def test_ours_published_and_their_difference(tmp_path):
 def test_results_of_another_definition_of_the_scale_are_refused(tmp_path):
     put(tmp_path, "random", 50.0, pairs=7)
     with pytest.raises(InputError, match="another scale .pairs: 7 there, 25000 now"):
-        results(TABLE, SCALE, tmp_path)
+        results(TABLE, SCALE, kept(TABLE, SCALE, tmp_path))
     [path] = (tmp_path / "table1" / "tiny").iterdir()
     path.write_text("{}")
     with pytest.raises(InputError, match="not what a cell writes"):
-        results(TABLE, SCALE, tmp_path)
+        results(TABLE, SCALE, kept(TABLE, SCALE, tmp_path))
 
 
 def test_results_of_another_training_are_refused(tmp_path):
@@ -70,7 +71,7 @@ def test_results_of_another_training_are_refused(tmp_path):
     del row["scale"]["dtp_rate"]  # as one that was written before there was such a field
     path.write_text(json.dumps(row | {"config": {"rate": 3e-4, "rule": "dtp"}}))
     with pytest.raises(InputError, match="trained otherwise .rate: 0.0003 there, 0.0001 now"):
-        results(TABLE, SCALE, tmp_path)
+        results(TABLE, SCALE, kept(TABLE, SCALE, tmp_path))
 
 
 def test_results_written_before_a_scale_had_more_fields_count(tmp_path):
@@ -85,7 +86,7 @@ def test_results_written_before_a_scale_had_more_fields_count(tmp_path):
 def test_comparisons_are_paired_and_corrected(tmp_path):
     put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0, 72.0)
     put(tmp_path, "hinge-e2e-rf-full", 60.0, 60.5, 62.0)
-    [table] = comparisons(TABLE, SCALE, tmp_path)  # no other family has results
+    [table] = comparisons(TABLE, SCALE, kept(TABLE, SCALE, tmp_path))  # no other family has results
     assert len(table.rows) == 6 and "all negatives, against E2E BP" in table.caption
     [row] = [row for row in table.rows if row[2] is not None]
     assert row[:4] == ["hinge, E2E, RF", "hinge, E2E, BP", 3, row[3]]
@@ -94,13 +95,13 @@ def test_comparisons_are_paired_and_corrected(tmp_path):
     assert row[7] == pytest.approx(6 * row[6]) and row[8] == 0.25
     assert "cannot give less than 0.25" in table.notes[0]
     put(tmp_path, "hinge-e2e-rf-full", 60.0, 60.5, 67.0)  # p is below 0.05 / 6 no more
-    [row] = [row for row in comparisons(TABLE, SCALE, tmp_path)[0].rows if row[2] is not None]
+    [row] = [row for row in comparisons(TABLE, SCALE, kept(TABLE, SCALE, tmp_path))[0].rows if row[2] is not None]
     assert row[5] == "undecided" and row[6] < 0.05 < row[7]
 
 
 def test_page_and_files(tmp_path):
     put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0)
-    page = write(TABLE, SCALE, tmp_path, tmp_path / "out")
+    page = write(TABLE, SCALE, kept(TABLE, SCALE, tmp_path), tmp_path / "out")
     html = page.read_text()
     assert '<a href="#cell-hinge-e2e-bp-full">70.50 ± 0.71</a>' in html and 'id="cell-hinge-e2e-bp-full"' in html
     assert "saccade reproduce table1" in html and "hinge-e2e-bp-full" in html
@@ -120,7 +121,7 @@ def test_page_and_files(tmp_path):
 def test_comparisons_lead_to_what_they_compare(tmp_path):
     put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0)
     put(tmp_path, "hinge-e2e-rf-full", 60.0, 60.5)
-    [table] = comparisons(TABLE, SCALE, tmp_path, links=lambda cell: cell.name)
+    [table] = comparisons(TABLE, SCALE, kept(TABLE, SCALE, tmp_path), links=lambda cell: cell.name)
     row = next(row for row in table.rows if row[2] is not None)
     assert row[:2] == [Link("hinge, E2E, RF", "hinge-e2e-rf-full"), Link("hinge, E2E, BP", "hinge-e2e-bp-full")]
     assert table.rows[0][0] == "hinge, E2E, DTP"  # nothing to lead to

@@ -16,6 +16,7 @@ from saccade.evaluation.probe import probe as probe_encoder
 from saccade.paper import TABLES, results, scores
 from saccade.paper import run as running
 from saccade.paper.results import corruptions, drawn, write
+from saccade.paper.results import found as kept
 from saccade.paper.scales import CIFAR, Scale, runs_of
 from saccade.report.schematic import LEARNS
 from saccade.training.folder import read_json
@@ -64,11 +65,12 @@ def test_a_finished_cell_is_not_run_again(tmp_path, monkeypatch):
     for _ in range(2):
         running.run_cells(table, FEW, [0], tmp_path / "results", cells=cells, work=tmp_path / "runs")
         monkeypatch.setattr(engines, "run", None)  # the second time nothing is left to do
-    [row] = [row for row in results(table, FEW, tmp_path / "results").rows if row[:3] == ["hinge", "GLL", "RF"]]
+    rows = results(table, FEW, kept(table, FEW, tmp_path / "results")).rows
+    [row] = [row for row in rows if row[:3] == ["hinge", "GLL", "RF"]]
     assert row[5].n == 1 and row[3] is None  # no difference: digits are not the paper's pictures
-    kept = read_json(tmp_path / "results" / "table1" / "digits" / "hinge-gll-rf-constrained-seed0.json")
-    assert str(tmp_path) not in str({**kept, "command": ""})
-    assert kept["run"]["steps"] == 3 * 2 and kept["config"]["loss"].startswith("hinge(m2=1.5, negatives=5")
+    result = read_json(tmp_path / "results" / "table1" / "digits" / "hinge-gll-rf-constrained-seed0.json")
+    assert str(tmp_path) not in str({**result, "command": ""})
+    assert result["run"]["steps"] == 3 * 2 and result["config"]["loss"].startswith("hinge(m2=1.5, negatives=5")
 
 
 def test_a_cell_that_fails_leaves_the_others_be(tmp_path, monkeypatch):
@@ -166,12 +168,13 @@ def test_tested_with_labels_and_without(tmp_path):
         assert row["images"] == found["random"]["images"]
     by_size = found["supervised"]["by_size"]
     assert {size: one["run"]["steps"] for size, one in by_size.items()} == {"100": 2, "300": 2}  # as many on fewer
-    assert "labels: 0.3 epochs of digits:train[:300], as many steps on fewer pictures, batch 50, rate 0.001" in (
-        results(TABLES["table3"], scale, tmp_path / "results").caption
-    )
     table = TABLES["table3"]
-    assert corruptions(table, scale, tmp_path / "results").rows[0][:2] == ["random encoder", "gaussian noise"]
-    assert list(drawn(table, scale, tmp_path / "results")) == ["table3-strength-100", "table3-strength-300"]
+    have = kept(table, scale, tmp_path / "results")
+    assert "labels: 0.3 epochs of digits:train[:300], as many steps on fewer pictures, batch 50, rate 0.001" in (
+        results(table, scale, have).caption
+    )
+    assert corruptions(table, scale, have).rows[0][:2] == ["random encoder", "gaussian noise"]
+    assert list(drawn(table, scale, have)) == ["table3-strength-100", "table3-strength-300"]
     # a supervised network's classifier, read off its run, is the one that `evaluate` finds
     run = tmp_path / "runs" / "table1" / "digits" / "supervised-300-seed0"
     plain = found["supervised"]["scores"]["300 pictures, plain"]
@@ -183,7 +186,7 @@ def test_figures_look_into_the_same_runs(tmp_path):
     cell = "hinge-gll-bp-constrained"
     for name in ("figure6", "figure7", "figure8"):
         row = ran(tmp_path, name, [cell], inside)[cell]
-        page = write(TABLES[name], inside, tmp_path / "results", tmp_path / name)
+        page = write(TABLES[name], inside, kept(TABLES[name], inside, tmp_path / "results"), tmp_path / name)
         assert page.exists() and list((tmp_path / name).glob("*.svg"))
         if name == "figure6":
             assert row["points"][-1][0] > 0 and set(row["scores"]) == {"first tenth", "last tenth"}
@@ -201,7 +204,7 @@ def test_margins_under_both_views_and_standardized(tmp_path):
     medians = [row["scores"]["median of negatives"] for row in found.values()]
     assert min(medians[2:]) > 2 * max(medians[:2])  # pixels brought to variance 1 lie farther apart
     assert len(found["paper"]["quantiles"]["negatives"]) == 501 and found["paper"]["m2"] == 1.5
-    [svg] = drawn(TABLES["figure5"], FEW, tmp_path / "results").values()
+    [svg] = drawn(TABLES["figure5"], FEW, kept(TABLES["figure5"], FEW, tmp_path / "results")).values()
     assert svg.svg.startswith("<svg")
 
 

@@ -5,7 +5,6 @@ section of which the run has nothing is not there. Nothing is pickled, and nothi
 """
 
 import json
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors.torch import save as serialize
 from torch import nn
 
 from .. import __version__, networks
+from ..config.grammar import is_dotted
 from ..config.names import NETWORKS
 from ..config.run import INCIDENTAL, TrainConfig, head_of
 from ..data.memory import read_bounded
@@ -91,7 +91,7 @@ def from_pretrained(folder: Path | str, *, trust: bool = False) -> nn.Sequential
     whole = len(sizes) == 3 and all(type(n) is int and 0 < n < 1 << 16 for n in sizes)
     if config.get("model_type") != "saccade" or not isinstance(network, str) or not whole:
         raise InputError(f"{folder / CONFIG} is not what saccade writes; it takes a folder that saccade exported.")
-    if re.fullmatch(r"\w+(\.\w+)+", network) and not trust:
+    if is_dotted(network) and not trust:
         raise InputError(f"{folder} names its network as the code {network}, which would be run; it takes trust=True.")
     encoder = networks.build(network, sizes)
     try:

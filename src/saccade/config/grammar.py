@@ -117,6 +117,11 @@ def _value(node: ast.expr) -> Any:
     raise ValueError
 
 
+def is_dotted(text: str) -> bool:
+    """Whether `text` is the dotted path of something in a module, and not a name or a call."""
+    return bool(re.fullmatch(r"\w+(\.\w+)+", text))
+
+
 def imported(path: str, what: str) -> Any:
     """The object at a dotted path. Raises InputError where there is none."""
     module, _, name = path.rpartition(".")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError
-from .grammar import Call, parse_call
+from .grammar import Call, imported, parse_call
 
 
 @dataclass(frozen=True)
@@ -398,6 +398,18 @@ def choose(text: str, table: dict[str, Entry], what: str, own: bool = True) -> t
     if problem := entry.check(options):
         raise InputError(f"The {what} {text!r} {problem}.")
     return Call(call.name, (), options), entry
+
+
+def create(text: str, table: dict[str, Entry], what: str) -> Any:
+    """What `text` makes: an entry's class, or that of a dotted path, called with its options.
+
+    Raises InputError where `choose` does, and where it cannot be imported or called.
+    """
+    call, entry = choose(text, table, what)
+    try:
+        return imported(entry.path if entry else call.name, what)(**call.options)
+    except TypeError as error:
+        raise InputError(f"The {what} {text!r} cannot be made: {error}.") from None
 
 
 EXPORTS = {

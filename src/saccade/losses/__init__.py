@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..config.grammar import imported
 from ..config.names import LOSSES, choose
 from ..errors import InputError
-from ..networks import imported
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..config.grammar import imported
 from ..errors import InputError
-from ..networks import imported
 from .common import check_sized, full
 
 

@@ -32,12 +32,11 @@ def found(table: PaperTable, scale: Scale, out: Path) -> Found:
     return by_cell
 
 
-def results(table: PaperTable, scale: Scale, out: Path, *, links: Links | None = None) -> Table:
+def results(table: PaperTable, scale: Scale, have: Found, *, links: Links | None = None) -> Table:
     """Ours beside the published numbers; what is missing is shown as missing, what neither has is left blank.
 
     `links` says where a cell's numbers lead to.
     """
-    have = found(table, scale, out)
     columns = table.columns_at(scale)
     # Accuracies on other pictures than the paper's have nothing to be subtracted from.
     theirs = table.scales["paper"]
@@ -114,9 +113,8 @@ def accuracies(table: PaperTable, scale: Scale, out: Path) -> dict[str, Spread]:
     return {name: spread([row["accuracy"] for row in rows]) for name, rows in have.items() if rows}
 
 
-def comparisons(table: PaperTable, scale: Scale, out: Path, *, links: Links | None = None) -> list[Table]:
+def comparisons(table: PaperTable, scale: Scale, have: Found, *, links: Links | None = None) -> list[Table]:
     """The comparisons that the table lists, one table a family that has any results: paired tests over seeds."""
-    have = found(table, scale, out)
     cells = {cell.name: cell for cell in table.cells}
     made = []
     for family, pairs in table.compared.items():
@@ -181,9 +179,8 @@ def _agreement(test: Paired, p: float | None, theirs: float | None) -> str:
     return "larger" if abs(test.mean) > abs(theirs) else "smaller"
 
 
-def drawn(table: PaperTable, scale: Scale, out: Path) -> dict[str, Svg]:
+def drawn(table: PaperTable, scale: Scale, have: Found) -> dict[str, Svg]:
     """The table's figures, by file name, from its results."""
-    have = found(table, scale, out)
     cells = [cell for cell in table.cells if have[cell.name]]
     if not cells:
         return {}
@@ -286,9 +283,8 @@ def _sizes(have: Found, cells: Sequence[Cell]) -> list[str]:
     return list(next(iter(have[cells[0].name][0]["curve"].values()), {}))
 
 
-def corruptions(table: PaperTable, scale: Scale, out: Path, *, links: Links | None = None) -> Table | None:
+def corruptions(table: PaperTable, scale: Scale, have: Found, *, links: Links | None = None) -> Table | None:
     """Accuracy under each common corruption at each severity, for classifiers fitted on the most pictures, if there is any."""
-    have = found(table, scale, out)
     rows: list[list[Entry]] = []
     for cell in table.cells:
         for name in have[cell.name][0].get("corruptions", {}) if have[cell.name] else ():
@@ -343,11 +339,10 @@ def _training(run: dict[str, Any]) -> dict[str, Any]:
     return {f"training, {timed(run)}": run.get("seconds"), "steps": run.get("steps")}
 
 
-def write(table: PaperTable, scale: Scale, out: Path, folder: Path) -> Path:
+def write(table: PaperTable, scale: Scale, have: Found, folder: Path) -> Path:
     """Render a table into `folder`: its Markdown, CSV, LaTeX, its figures as SVG, and one HTML page, whose path is returned."""
-    have = found(table, scale, out)
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = drawn(table, scale, out)
+    pictures = drawn(table, scale, have)
 
     def tables(page: str) -> dict[str, Table]:
         """Those with results, by file name; their links lead to a part of `page`."""
@@ -355,10 +350,10 @@ def write(table: PaperTable, scale: Scale, out: Path, folder: Path) -> Path:
         def links(cell: Cell) -> str:
             return f"{page}#cell-{cell.name}"
 
-        made = {table.name: results(table, scale, out, links=links)}
-        for number, one in enumerate(comparisons(table, scale, out, links=links), 1):
+        made = {table.name: results(table, scale, have, links=links)}
+        for number, one in enumerate(comparisons(table, scale, have, links=links), 1):
             made[f"{table.name}-comparisons-{number}"] = one
-        under = corruptions(table, scale, out, links=links)
+        under = corruptions(table, scale, have, links=links)
         return made if under is None else made | {f"{table.name}-corruptions": under}
 
     for name, one in tables("page.html").items():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import measures
+from ..config.grammar import is_dotted
 from ..config.names import NETWORKS
 from ..config.run import TrainConfig, check, head_of
 from ..data import ImageSet, load
@@ -94,7 +95,7 @@ def thin_model(config: TrainConfig, images: ImageSet, steps: int = STEPS) -> tup
     counts, sides = dict.fromkeys([64, max(64, config.batch)]), dict.fromkeys([_SIDE, config.size])
     sizes = [(64, _BATCH, _SIDE), *((count, count, side) for count in counts for side in sides)]
     kinds = [stand_in]
-    if _dotted(config.network) and images.shape[0] == 1:
+    if is_dotted(config.network) and images.shape[0] == 1:
         kinds.append(_first)
     for kind, (count, batch, side) in product(kinds, sizes):
         pictures = kind(images, count)
@@ -103,10 +104,6 @@ def thin_model(config: TrainConfig, images: ImageSet, steps: int = STEPS) -> tup
         except InputError as error:
             refused = error
     raise refused
-
-
-def _dotted(network: str) -> bool:
-    return bool(re.fullmatch(r"\w+(\.\w+)+", network))
 
 
 def thinned(
@@ -118,7 +115,7 @@ def thinned(
         return re.sub(r"(conv|local|linear)(\d+)", lambda m: f"{m[1]}{max(4, -(-int(m[2]) // divide))}", spec)
 
     network = NETWORKS[config.network].layers if config.network in NETWORKS else config.network
-    dotted = _dotted(network)
+    dotted = is_dotted(network)
     return replace(
         config,
         network=network if dotted else thin(network, _THIN),

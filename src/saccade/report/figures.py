@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..errors import InputError
+from ..views.sheet import as_png
 from .tables import Spread, number_text, plain
 
 Number = Spread | float
@@ -243,10 +244,6 @@ def bars(groups: Mapping[str, Mapping[str, Number | None]], xlabel: str) -> str:
 
 def picture(image: Tensor) -> str:
     """A picture, uint8 (3, height, width) or (1, height, width), as the data URI of a PNG file."""
-    from PIL import Image
-
     if image.ndim != 3 or image.shape[0] not in (1, 3) or str(image.dtype) != "torch.uint8":
         raise InputError(f"The picture is {image.dtype} {tuple(image.shape)}; it takes uint8 (3, height, width).")
-    stream = io.BytesIO()
-    Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()).save(stream, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(as_png(image.expand(3, -1, -1))).decode()

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config.names import SCHEDULES, choose
+from ..config.names import SCHEDULES, create
 from ..config.run import TrainConfig
 from ..data import ImageSet, load
 from ..errors import InputError
 from ..losses import make as make_loss
 from ..losses import needs
-from ..networks import imported, output_shape
+from ..networks import output_shape
 from ..plausibility.audit import thin_model, world_at
 from ..plausibility.learning import Call, FixedErrors, World
 from ..plausibility.verdict import Undecided
@@ -333,10 +333,9 @@ def timeline(schedule: str, *, layers: int = 5, steps: int = 8, seed: int = 0) -
 
     Raises InputError for an unknown schedule.
     """
-    call, entry = choose(schedule, SCHEDULES, "schedule")
-    made: Any = imported(entry.path if entry else call.name, "schedule")(**call.options)
-    groups = made.groups(layers)
-    length = made.length(len(groups), steps)
+    plan = create(schedule, SCHEDULES, "schedule")
+    groups = plan.groups(layers)
+    length = plan.length(len(groups), steps)
     art = _Art(_WIDTH, 22 * layers + 44)
     left, cell = 64, min(9.0, (_WIDTH - 72) / length)
     for number, group in enumerate(groups):
@@ -344,7 +343,7 @@ def timeline(schedule: str, *, layers: int = 5, steps: int = 8, seed: int = 0) -
             y = 10 + 22 * (layers - 1 - layer)
             art.text(left - 8, y + 14, f"layer {layer + 1}", size=_SMALL, anchor="end")
             for step in range(length):
-                learns = number in made.sites(seed, step, len(groups), steps)
+                learns = number in plan.sites(seed, step, len(groups), steps)
                 art.cell(left + step * cell, y, cell, 18, OWN if learns else "#eef0f2")
     art.text(left, art.height - 8, f"{length} steps", size=_SMALL, anchor="start", ink=FAINT)
     return art.svg(f"Schedule {schedule}: which of {layers} layers learn at each of {length} steps.")

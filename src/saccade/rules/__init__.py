@@ -5,9 +5,9 @@ from typing import Any
 from torch import nn
 
 from .. import draws
-from ..config.names import RULES, choose
+from ..config.names import RULES, create
 from ..errors import InputError
-from ..networks import imported, layers_of
+from ..networks import layers_of
 from .dtp import DifferenceTargetPropagation
 from .feedback import DirectFeedback, RandomFeedback, maps_of, plain
 from .gradient import Backpropagation
@@ -18,11 +18,7 @@ __all__ = ["Batch", "Site", "convert", "make", "plain"]
 
 def make(text: str) -> Any:
     """The rule that `text` names, such as `dtp(eta=0.5)`, or a dotted path to a class of one's own."""
-    call, entry = choose(text, RULES, "rule")
-    try:
-        return imported(entry.path if entry else call.name, "rule")(**call.options)
-    except TypeError as error:
-        raise InputError(f"The rule {text!r} cannot be made: {error}.") from None
+    return create(text, RULES, "rule")
 
 
 def convert(

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .. import draws, networks, views
 from ..allocator import keep_freed_memory
 from ..config.grammar import Call
-from ..config.names import LOSSES, OPTIMIZERS, RULES, SCHEDULES, choose
+from ..config.names import LOSSES, OPTIMIZERS, RULES, SCHEDULES, choose, create
 from ..config.run import TrainConfig, check, head_of
 from ..data import ImageSet
 from ..data.memory import free_memory, pick_device
@@ -21,7 +21,6 @@ from ..errors import InputError
 from ..losses import make as make_loss
 from ..losses import needs
 from ..losses.common import check_grid
-from ..networks import imported
 from ..ranks import ALONE, Ranks
 from ..rules import make as make_rule
 from ..rules.feedback import maps_of
@@ -104,7 +103,7 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
     dtype = DTYPES[precision]
     encoder = networks.build(config.network, shape, config.seed).to(dtype)
     begin(encoder, config)
-    schedule = _made(config.schedule, SCHEDULES, "schedule")
+    schedule = create(config.schedule, SCHEDULES, "schedule")
     rule = make_rule(config.rule)
     sites = _sites(config, encoder, schedule, shape, images)
     if _feeds_back(config.rule) and all(len(maps_of(nn.ModuleList(site.stages()))) < 2 for site in sites):
@@ -256,14 +255,6 @@ def _refuse_too_large(
             f"The network {config.network} at batch {config.batch} needs at least {least / 2**30:,.1f} GiB of memory, and "
             f"{free / 2**30:,.1f} are free; it takes a smaller batch, a smaller network, or layers that learn one by one."
         )
-
-
-def _made(text: str, table: dict, what: str) -> Any:
-    call, entry = choose(text, table, what)
-    try:
-        return imported(entry.path if entry else call.name, what)(**call.options)
-    except TypeError as error:
-        raise InputError(f"The {what} {text!r} cannot be made: {error}.") from None
 
 
 def _feeds_back(rule: str) -> bool:

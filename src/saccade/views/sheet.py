@@ -36,7 +36,7 @@ def as_png(picture: Tensor) -> bytes:
     from PIL import Image
 
     content = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(content, format="PNG")
+    Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(content, format="PNG", optimize=True)
     return content.getvalue()
 
 
