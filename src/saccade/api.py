@@ -185,8 +185,8 @@ def probe(
 ) -> list[ProbeResult]:
     """Probe layers of a run's encoder (default: the last), fit on `train`, score on `test`; kept in probes.json.
 
-    `test_views` deforms the test images by a policy; `initial` probes the encoder as it was before training. What the run's
-    own views do to every picture alike, such as standardize, is done to all.
+    `test_views` deforms the test images by a policy; `initial` probes the encoder as it was before training. What the run
+    did to every picture alike is done to all: `size`, and such views as standardize.
 
     Raises InputError where a set has no labels, or does not fit the encoder.
     """
