@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import test_configurations as configurations
+import test_files as files
 import torch
 from hypothesis import HealthCheck, settings
 
-import test_files as files
 from saccade.training.folder import read_json, surroundings, write_json
 
 # What is tried, the slowest first, and how many of every 100 cases it gets: more for what takes a millisecond.
