@@ -25,14 +25,18 @@ ABOUT = {
 }
 
 
-def put(out, cell, *accuracy, **changes):
-    """Results of a cell, one a seed."""
+def put(out, cell, *accuracy, run=ABOUT["run"], **changes):
+    """Results of a cell, one a seed, with changes of their scale."""
     for seed, value in enumerate(accuracy):
         path = out / "table1" / "tiny" / f"{cell}-seed{seed}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         scale = asdict(SCALE) | changes
         path.write_text(
-            json.dumps({"table": "table1", "cell": cell, "seed": seed, "accuracy": value, "scale": scale} | ABOUT)
+            json.dumps(
+                {"table": "table1", "cell": cell, "seed": seed, "accuracy": value, "scale": scale}
+                | ABOUT
+                | {"run": run}
+            )
         )
 
 
@@ -52,6 +56,17 @@ def test_ours_published_and_their_difference(tmp_path):
     assert sgd[3:] == [None, "", "", None, "", ""]  # none of it was published
     assert table.numeric() == [*[False] * 3, *[True] * 3, False, True, False]
     assert "tiny scale: 25,000 pairs" in table.caption and table.legend()[1] == "—: missing, no result yet."
+
+
+def test_the_caption_says_which_cells_another_arithmetic_was_used_for(tmp_path):
+    def said():
+        caption = results(TABLE, SCALE, kept(TABLE, SCALE, tmp_path)).caption
+        return caption.partition("; arithmetic in ")[2].partition("; published")[0]
+
+    put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0, 72.0, run=ABOUT["run"] | {"precision": "bfloat16"})
+    assert said() == "bfloat16"
+    put(tmp_path, "random", 60.0, 61.0, run=ABOUT["run"] | {"precision": "float32"})
+    assert said() == "bfloat16, of random in float32"
 
 
 def test_results_of_another_definition_of_the_scale_are_refused(tmp_path):

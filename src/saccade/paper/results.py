@@ -72,9 +72,15 @@ def results(table: PaperTable, scale: Scale, have: Found, *, links: Links | None
 
 
 def _precision(have: Found) -> str:
-    """The arithmetic of the runs that there are, in a caption."""
-    used = {row["run"].get("precision") for rows in have.values() for row in rows} - {None}
-    return f"; arithmetic in {' or '.join(sorted(used))}" if used else ""
+    """The arithmetic of the runs that there are, in a caption: of most, then of which cells another."""
+    used: dict[str, list[str]] = {}
+    for name, rows in have.items():
+        for row in rows:
+            if kind := row["run"].get("precision"):
+                used.setdefault(kind, []).append(name)
+    most, *others = sorted(used, key=lambda kind: -len(used[kind])) or [""]
+    exceptions = "".join(f", of {', '.join(dict.fromkeys(used[kind]))} in {kind}" for kind in others)
+    return f"; arithmetic in {most}{exceptions}" if used else ""
 
 
 def _with_labels(table: PaperTable, scale: Scale) -> str:
