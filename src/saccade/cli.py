@@ -532,36 +532,14 @@ def _margins(argv: list[str]) -> int:
     config = TrainConfig(**given)
     check(config)
     from . import api, progress
-    from .evaluation.margins import quantile
     from .files import write_whole
-    from .losses import make
-    from .report.figures import pair_histograms
-    from .report.tables import Table
+    from .report import margins
 
     with progress.share("batches", quiet) as update:
         found = api.margins(config, batches=batches, beyond=beyond, within=within, progress=update)
-    loss = make(config.loss)
-    m1, m2 = (getattr(loss, name, None) for name in ("m1", "m2"))
-    header = ["site", "median of positives", "median of negatives", "proposed m1", "proposed m2"]
-    header += [f"positives beyond m1={m1:g} (%)", f"negatives within m2={m2:g} (%)"] if m1 is not None else []
-    rows: list[list[Any]] = [
-        [
-            str(site),
-            quantile(one.positives, 0.5),
-            quantile(one.negatives, 0.5),
-            one.m1,
-            one.m2,
-            *((one.beyond(m1), one.within(m2)) if m1 is not None and m2 is not None else ()),
-        ]
-        for site, one in enumerate(found, 1)
-    ]
-    pairs = sum(len(one.positives) for one in found[:1])
-    caption = f"L1 distances before training, of {pairs:,} positive pairs a site: {config.network} on {config.data}"
-    note = f"Rule: m1 leaves {beyond:.0%} of positives beyond it; m2 has {within:.0%} of negatives within it, and is at least twice m1."
     if target is not None:
-        panels = {f"site {site}": (one.positives, one.negatives) for site, one in enumerate(found, 1)}
-        write_whole(target, pair_histograms(panels, m1, m2).encode())
-    table = Table(header, rows, f"{caption}, views {config.views}.", [note], digits=2)
+        write_whole(target, margins.figure(found, config).encode())
+    table = margins.table(found, config, beyond, within)
     terminal.show(table, {} if target is None else {"figure": target}, form, quiet)
     return 0
 

@@ -96,7 +96,7 @@ def test_labels_are_as_they_were_after_an_audit_that_fails(images, monkeypatch):
             raise InterruptedError
         return {}
 
-    monkeypatch.setattr("saccade.plausibility.learning.World.updates", failing)
+    monkeypatch.setattr("saccade.plausibility.world.World.updates", failing)
     monkeypatch.setattr("saccade.plausibility.learning.examine", lambda world: [])
     with pytest.raises(InterruptedError):
         audit(_config((ONE, "e2e", "rf", "sgd")), images)

@@ -22,10 +22,10 @@ from ..networks import output_shape
 from ..rules.site import Batch
 from ..training.model import Model, build, make_batch, train_step
 from . import learning, loss
-from .learning import World
 from .operations import complexity
 from .trace import Trace
 from .verdict import CONDITIONS, MET, UNDECIDED, VIOLATED, Finding, Report, Undecided
+from .world import World
 
 STEPS = 3  # real steps that each site learns for
 _THIN = 8  # a thin network has an eighth of the channels
@@ -323,11 +323,8 @@ def _feedback(report: Report, model: Model, worlds: list[World], start: dict[str
 
 
 def _forward_names(world: World) -> list[str]:
-    calls: list[learning.Call] = []
     copied = world.copied()
-    with copied.holding([], calls), torch.no_grad():
-        copied.site(world.batch.inputs.clone())
-    copied.calls = calls
+    copied.calls = world.forward(world.batch.inputs)
     return [f"{world.index}.{owner}.{name}" for owner, names in copied.maps().items() for name in names]
 
 
@@ -404,7 +401,7 @@ def _beyond(
     flipped = sum(int((forward[n].detach().sign() != start[n].sign()).sum()) for n in names)
     total = sum(forward[n].numel() for n in names)
     both = sum(1 for n in names if bool((forward[n] > 0).any()) and bool((forward[n] < 0).any()))
-    calls = [call for world in worlds for call in learning.forward(world, world.batch.inputs)]
+    calls = [call for world in worlds for call in world.forward(world.batch.inputs)]
     inner = [call.output for call in calls]
     negative = sum(int((x < 0).sum()) for x in inner) / sum(x.numel() for x in inner)
     sign = (
@@ -426,7 +423,7 @@ def _sharing(worlds: Iterable[World]) -> str:
     """How many outputs of one image one entry of a weight reaches."""
     most, where = 1, ""
     for world in worlds:
-        for call in learning.forward(world, world.batch.inputs):
+        for call in world.forward(world.batch.inputs):
             module: Any = copy.deepcopy(world.owners()[call.owner])
             x = torch.ones_like(call.input[:1])
             with torch.no_grad():

@@ -1,193 +1,22 @@
 """The way from the error to the weights: what each weight's update hangs on, in a site, under its rule.
 
-A site's updates are computed again and again with something changed and all else held. Held are: the site's input, the
-output of every map of the forward chain (its module then returns what it returned the first time), and the errors at
-the embedding (the loss is replaced by one whose gradient is a fixed random tensor). Every run is of a copy.
+A site's updates are computed again and again with something changed and all else held (`world`).
 """
 
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..rules.site import Batch
 from .operations import complexity
 from .trace import Op, Trace
 from .verdict import CONDITIONS, MET, UNDECIDED, VIOLATED, Finding, Undecided
+from .world import Call, Updates, World, redraw
 
 _STILL = 1e-9  # an update that moves by less, relative to its size, has not moved
-Updates = dict[str, Tensor]
-
-
-class FixedErrors(nn.Module):
-    """Stands in for a loss: whatever the embeddings are, its gradient at them is what was drawn at the first call."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.errors: dict[int, Tensor] = {}
-
-    def forward(self, *arguments: Any) -> Tensor:
-        total: Any = 0.0
-        for place, z in enumerate(arguments):
-            if z.is_floating_point():
-                if place not in self.errors:
-                    drawn = torch.randn(z.shape, generator=torch.Generator().manual_seed(place), dtype=z.dtype)
-                    self.errors[place] = drawn
-                total = total + (self.errors[place] * z).sum()
-        return total
-
-
-class _Value(torch.autograd.Function):
-    """Another value in place of a tensor's; the error passes through."""
-
-    @staticmethod
-    def forward(ctx, y, value):
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx, error):
-        return error, None
-
-
-@dataclass
-class Call:
-    """One call of a map in the forward chain: its name, what went in, what came out."""
-
-    owner: str
-    input: Tensor
-    output: Any  # a tensor; None among calls to be held leaves this one free
-
-
-@dataclass
-class World:
-    """All sites of a model, its rule, and one batch for one of them."""
-
-    sites: list[Any]
-    rule: Any
-    index: int
-    batch: Batch
-    calls: list[Call] = field(default_factory=list)
-
-    @property
-    def site(self) -> Any:
-        return self.sites[self.index]
-
-    def copied(self, whole: bool = False) -> "World":
-        """A copy of the site and the rule, and of the other sites too if `whole`."""
-        own = self.sites if whole else [self.site]
-        copied, rule = copy.deepcopy((own, self.rule))  # at once: a rule may hold layers
-        sites = copied if whole else [copied[0] if site is self.site else site for site in self.sites]
-        sites[self.index].zero_grad(set_to_none=True)
-        return World(sites, rule, self.index, self.batch, self.calls)
-
-    def owners(self) -> dict[str, nn.Module]:
-        """The modules of the forward chain that hold weights themselves."""
-        parts = {f"layers.{k}": layer for k, layer in enumerate(self.site.layers)}
-        parts |= {} if self.site.head is None else {"head": self.site.head}
-        return {
-            f"{where}{'.' if name else ''}{name}": module
-            for where, part in parts.items()
-            for name, module in part.named_modules()
-            if any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(recurse=False))
-        }
-
-    def maps(self) -> dict[str, list[str]]:
-        """The owners of forward weights, with the names of their matrices that their output hangs on."""
-        owners, found = self.owners(), {}
-        for call in self.calls:
-            module = copy.deepcopy(owners[call.owner])
-            names = [n for n, p in module.state_dict().items() if p.ndim > 1 and p.is_floating_point() and "." not in n]
-            with torch.no_grad():
-                hanging = [n for n in names if not torch.equal(_output(module, call), _with_noise(module, n, call))]
-            if hanging:
-                found[call.owner] = hanging
-        return found
-
-    def updates(
-        self,
-        change: Callable[["World"], None] = lambda world: None,
-        calls: list[Call] | None = None,
-        inputs: Tensor | None = None,
-        seen: list[Call] | None = None,
-        whole: bool = False,
-    ) -> Updates:
-        """The gradients that the rule fills, by parameter, in a copy that `change` has changed.
-
-        `calls` are the outputs to hold (default: those of the first run); `seen` is given the calls as they were.
-        """
-        world = self.copied(whole)
-        change(world)
-        with world.holding(self.calls if calls is None else calls, seen):
-            return world.learn(self.batch.inputs if inputs is None else inputs)
-
-    def learn(self, inputs: Tensor) -> Updates:
-        """Run the rule's phases and collect what it leaves for the optimizers."""
-        batch = Batch(inputs.clone(), self.batch.labels, self.batch.grid, self.batch.seed, self.batch.step)
-        groups = self.rule.groups(self.site)
-        found: Updates = {}
-        torch.manual_seed(0)
-        for phase, group in enumerate(self.rule.phases(self.site, batch)):
-            for name, parameter in groups.get(group, []):
-                if parameter.grad is not None:
-                    key = name if name not in found else f"{name} (phase {phase + 1})"
-                    found[key] = parameter.grad.detach().clone()
-                    parameter.grad = None
-        return found
-
-    @contextmanager
-    def holding(self, calls: list[Call], seen: list[Call] | None) -> Iterator[None]:
-        """Maps return the outputs of `calls`, call by call; without any, what they compute is kept in `seen`."""
-        count = 0
-
-        def hook(owner: str) -> Any:
-            def held(module: nn.Module, args: Any, output: Any) -> Any:
-                nonlocal count
-                if seen is not None:
-                    seen.append(Call(owner, args[0].detach().clone(), output.detach().clone()))
-                if not calls:
-                    return None
-                kept = calls[count] if count < len(calls) else None
-                if (
-                    kept is None
-                    or kept.owner != owner
-                    or (kept.output is not None and kept.output.shape != output.shape)
-                ):
-                    raise Undecided(f"the calls of {owner} differ from one run to the next, so activity cannot be held")
-                count += 1
-                return None if kept.output is None else _Value.apply(output, kept.output)
-
-            return held
-
-        handles = [module.register_forward_hook(hook(name)) for name, module in self.owners().items()]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def _output(module: Any, call: Call) -> Tensor:
-    return module(call.input.clone())
-
-
-def _with_noise(module: Any, name: str, call: Call) -> Tensor:
-    twin = copy.deepcopy(module)
-    _redraw(twin.state_dict()[name])
-    return _output(twin, call)
-
-
-def _redraw(weight: Tensor, signs: bool = True) -> None:
-    """Other values, in place; with `signs` false the signs stay."""
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        if signs:
-            weight.copy_(weight.std() * torch.randn(weight.shape, generator=generator, dtype=weight.dtype))
-        else:
-            weight.mul_(0.5 + torch.rand(weight.shape, generator=generator, dtype=weight.dtype))
 
 
 def _moved(before: Updates, after: Updates, where: Callable[[str], bool] = lambda name: True) -> list[str]:
@@ -212,12 +41,7 @@ class _Named(Trace):
 def examine(world: World) -> list[Finding]:
     """Judge the network and the rule by one site's updates."""
     try:
-        calls: list[Call] = []
-        world = world.copied(whole=True)
-        world.calls = []
-        world.site.loss = FixedErrors()
-        base = world.updates(seen=calls)
-        world.calls = calls
+        world, base = world.with_fixed_errors()
         if not any(bool(g.abs().max() > 0) for g in base.values()):
             raise Undecided("no update arose from errors at the embedding")
         if moved := _moved(base, world.updates()):
@@ -279,7 +103,7 @@ def _transport(world: World, base: Updates, maps: dict[str, list[str]], trace: _
             def changes(world: World) -> None:
                 state = world.owners()[owner].state_dict()
                 for name in names:
-                    _redraw(state[name], signs)
+                    redraw(state[name], signs)
 
             return changes
 
@@ -301,7 +125,7 @@ def _transport(world: World, base: Updates, maps: dict[str, list[str]], trace: _
                     for part in (site.layers, site.head):
                         for p in [] if part is None else part.parameters():
                             if p.ndim > 1:
-                                _redraw(p)
+                                redraw(p)
 
         if moved := _moved(base, world.updates(others, whole=True)):
             found.append(f"forward weights of another site move the updates of {_some(moved)}")
@@ -438,7 +262,7 @@ def _mixing_images(world: World) -> list[str]:
         inputs = world.batch.inputs.clone()
         if changed:
             inputs[0] = inputs[0].flip(-1) + inputs[0].std()
-        seen.append(forward(world, inputs))
+        seen.append(world.forward(inputs))
     for before, after in zip(*seen, strict=True):
         for what, a, b in (("input", before.input, after.input), ("output", before.output, after.output)):
             if bool(((b - a)[1:].abs() > _STILL * a.abs().max()).any()):
@@ -448,13 +272,13 @@ def _mixing_images(world: World) -> list[str]:
 
 def _mixing_units(world: World, maps: dict[str, list[str]]) -> list[str]:
     """Between a map and the next, does one unit's activity reach another unit?"""
-    before = forward(world, world.batch.inputs)
+    before = world.forward(world.batch.inputs)
     for place, call in enumerate(before):
         if call.owner not in maps:
             continue
         free = [Call(c.owner, c.input, None) for c in before]
         held = _with_unit(before, call.owner, 0)[: place + 1] + free[place + 1 :]
-        after = forward(world, world.batch.inputs, held)
+        after = world.forward(world.batch.inputs, held)
         for late, one in list(zip(before, after, strict=True))[place + 1 :]:
             units = call.output.shape[1]
             a, b = (x.flatten(1) for x in (late.input, one.input))
@@ -464,16 +288,6 @@ def _mixing_units(world: World, maps: dict[str, list[str]]) -> list[str]:
                     return [f"between {call.owner} and {late.owner}, one unit's activity reaches other units"]
                 break
     return []
-
-
-def forward(world: World, inputs: Tensor, calls: list[Call] | None = None) -> list[Call]:
-    """The calls of one forward pass of the site, with the outputs of `calls` held where given."""
-    seen: list[Call] = []
-    copied = world.copied()
-    torch.manual_seed(0)
-    with copied.holding(calls or [], seen), torch.no_grad():
-        copied.site(inputs.clone())
-    return seen
 
 
 # -------------------------------------------------------------------------------------- (ii) operations, (iv) labels

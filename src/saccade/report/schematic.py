@@ -4,7 +4,7 @@
 weights that move. `timeline` shows which layers learn when. `pairs` shows which views a loss holds against each other
 and which of them get an error.
 
-Which weights carry an error is measured as the audit measures it (`plausibility.learning`): a tensor is given other values
+Which weights carry an error is measured as the audit measures it (`plausibility.world`): a tensor is given other values
 while all activity and the errors at the embedding are held, and the layers whose updates move are those that it serves.
 """
 
@@ -24,8 +24,8 @@ from ..losses import make as make_loss
 from ..losses import needs
 from ..networks import output_shape
 from ..plausibility.audit import thin_model, world_at
-from ..plausibility.learning import Call, FixedErrors, World
 from ..plausibility.verdict import Undecided
+from ..plausibility.world import World
 from ..training.model import Model, build, train_step
 
 INK, FAINT, UP, SHARED, OWN, LEARNS = "#1d2733", "#9aa3ad", "#4d4d4d", "#d55e00", "#0072b2", "#fff2cc"
@@ -95,12 +95,7 @@ def _stages(site: Any) -> list[str]:
 def _carriers(world: World) -> tuple[Carriers, ...] | None:
     """For each stage but the topmost, what its error came through on the last step of its way."""
     try:
-        world = world.copied(whole=True)
-        calls: list[Call] = []
-        world.calls = []
-        world.site.loss = FixedErrors()
-        base = world.updates(seen=calls)
-        world.calls = calls
+        world, base = world.with_fixed_errors()
         stages = _stages(world.site)
         served: dict[str, set[int]] = {}  # by each tensor: the stages whose updates hang on it
         for name, tensor in world.site.state_dict().items():
