@@ -4,6 +4,7 @@ import json
 import re
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import alignment
@@ -200,6 +201,29 @@ def readings() -> str:
     return f"{to_markdown(Table(header, rows, caption, [note], digits=2))}\n"
 
 
+def cost() -> str:
+    """How long Table 1's encoders at small took to train, cell by cell: the medians over seeds, which an interrupted run moves least."""
+    table = TABLES["table1"]
+    have = kept(table, table.scales["small"], HERE)
+    runs = {
+        name: [row["run"] for row in rows if row["run"].get("precision") == "bfloat16"] for name, rows in have.items()
+    }
+    minutes = {name: median(run["seconds"] / 60 for run in made) for name, made in runs.items() if made}
+    columns = table.columns
+    rows: list[list[Any]] = []
+    for row in dict.fromkeys(cell.row for cell in table.cells):
+        cells = {cell.column: cell.name for cell in table.cells if cell.row == row}
+        if any(name in minutes for name in cells.values()):
+            rows.append([*row, *(minutes.get(cells.get(column, ""), "") for column in columns)])
+    published = [minutes[cell.name] for cell in table.cells if cell.published is not None and cell.name in minutes]
+    machines = " or ".join(sorted({row["hardware"]["processor"] for rows in have.values() for row in rows}))
+    caption = (
+        f"Minutes of one core that an encoder of Table 1 took at small scale, in bfloat16 ({machines}): median over seeds, of runs "
+        f"that had others beside them. The {len(published)} published cells together: {sum(published):.0f}"
+    )
+    return f"{to_markdown(Table([*table.names, *columns], rows, f'{caption}.', digits=1))}\n"
+
+
 def _result(table: PaperTable, scale: Scale, cell: Cell) -> str:
     """The path, from docs, of a cell's first result: it holds the configuration of its run."""
     [first, *_] = kept(table, scale, HERE)[cell.name]
@@ -254,6 +278,7 @@ def render() -> None:
     put(about, [alignment.page()], "<!-- alignment -->", "<!-- end of alignment -->")
     put(about, [exact.page("small")], "<!-- exact -->", "<!-- end of exact -->")
     put(about, [readings()], "<!-- readings -->", "<!-- end of readings -->")
+    put(HERE.parent / "docs" / "guide" / "reproducing.md", [cost()], "<!-- cost -->", "<!-- end of cost -->")
     put(about, [paper()])
 
 
