@@ -576,6 +576,7 @@ def _reproduce(argv: list[str]) -> int:
         "probe_views": (str, "views of the probe's pictures, drawn anew at each epoch"),
         "strength": (float, "of the deformed test images: p, or a factor of the digits' deformations"),
         "test_views": (str, "the test images' views"),
+        "precision": (str, "of the arithmetic: auto, float32 or bfloat16"),
         "encoder_set": (str, "pictures that encoders learn from"),
         "probe_set": (str, "pictures that classifiers learn from"),
         "test_set": (str, "pictures to be classified"),

@@ -55,6 +55,15 @@ def test_an_untrained_cell_is_the_probes_own_number(tmp_path, batch):
     assert row["probe"]["features"] == expected.features == "128x3x3 = 1152"
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_arithmetic_can_be_chosen(tmp_path, precision):
+    row = ran(tmp_path, "table1", ["hinge-e2e-bp-constrained"], replace(FEW, precision=precision))
+    [found] = row.values()
+    assert (
+        found["config"]["precision"] == found["run"]["precision"] == found["probe"]["details"]["precision"] == precision
+    )
+
+
 def test_a_finished_cell_is_not_run_again(tmp_path, monkeypatch):
     scales = {**CIFAR, "digits": FEW}
     monkeypatch.setattr(
@@ -117,6 +126,8 @@ def test_what_cannot_be_trained_is_said_before_anything_runs(changes, said, tmp_
         ("table3", {"probe_views": "flip"}, "No number of table3 hangs on probe_views"),
         ("figure5", {"views": "affine-hsv"}, "No number of figure5 hangs on views"),
         ("supplement-c", {"negatives": "authors"}, "No number of supplement-c hangs on negatives"),
+        ("figure5", {"precision": "float32"}, "No number of figure5 hangs on precision"),
+        ("table1", {"precision": "float64"}, "precision is 'float64'; it takes auto, float32 or bfloat16"),
         ("figure9", {"pairs": 10}, "Nothing of figure9 hangs on pairs; it takes test_set, test_views, strength"),
         ("table3", {"strength": 0.4, "test_views": "flip"}, "strength and test_views both"),
         ("table1", {"workers": 0, "cells": ["random"]}, "workers=0"),

@@ -41,6 +41,7 @@ class Scale:
     shown: int = 1_000  # test images whose embeddings are drawn
     runs: str | None = None  # whose runs the encoders are; none: the table's own
     readings: str = ""  # other options of the cells' losses and rules, such as dtp(order=targets)
+    precision: str = "auto"  # of the arithmetic: auto is bfloat16 where the hardware multiplies it fast
 
     def said(self, measure: str = "probe") -> str:
         """The scale in a caption: what of it the numbers of a measure (see `scores`) hang on."""
@@ -272,8 +273,9 @@ def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
                 f"readings has {call}; it takes a loss or a rule with options by name, such as dtp(order=targets); the "
                 "hinge's are m1, m2 and negatives."
             )
-    if given.get("negatives", "paper") not in ("paper", "authors"):
-        raise InputError(f"negatives is {given['negatives']!r}; it takes paper or authors.")
+    for option, known in {"negatives": ("paper", "authors"), "precision": ("auto", "float32", "bfloat16")}.items():
+        if option in given and given[option] not in known:
+            raise InputError(f"{option} is {given[option]!r}; it takes {', '.join(known[:-1])} or {known[-1]}.")
     special = (*_SETS, *_MARGINS, "strength")
     new: dict[str, Any] = {option: value for option, value in given.items() if option not in special}
     new["margins"] = scale.margins | {option: given[option] for option in _MARGINS if option in given}

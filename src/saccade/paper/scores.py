@@ -56,7 +56,7 @@ class Job:
 
     @cached_property
     def precision(self) -> str:
-        return pick_precision("auto", self.device)
+        return pick_precision(self.scale.precision, self.device)
 
     def set(self, place: int) -> ImageSet:
         """The encoder's pictures (0), the probe's (1), the test's (2)."""
@@ -85,6 +85,7 @@ def config_of(cell: Cell, scale: Scale, seed: int, size: int) -> TrainConfig:
         "batch": scale.batch,
         "rate": scale.rate,
         "size": scale.size,
+        "precision": scale.precision,
         **cell.options,
     }
     if cell.strided:
