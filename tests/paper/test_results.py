@@ -25,19 +25,14 @@ ABOUT = {
 }
 
 
-def put(out, cell, *accuracy, run=ABOUT["run"], **changes):
-    """Results of a cell, one a seed, with changes of their scale."""
+def put(out, cell, *accuracy, more=(), **changes):
+    """Results of a cell, one a seed, with changes of their scale and of anything else."""
     for seed, value in enumerate(accuracy):
         path = out / "table1" / "tiny" / f"{cell}-seed{seed}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         scale = asdict(SCALE) | changes
-        path.write_text(
-            json.dumps(
-                {"table": "table1", "cell": cell, "seed": seed, "accuracy": value, "scale": scale}
-                | ABOUT
-                | {"run": run}
-            )
-        )
+        about = {"table": "table1", "cell": cell, "seed": seed, "accuracy": value, "scale": scale}
+        path.write_text(json.dumps(about | ABOUT | dict(more)))
 
 
 def test_ours_published_and_their_difference(tmp_path):
@@ -63,10 +58,17 @@ def test_the_caption_says_which_cells_another_arithmetic_was_used_for(tmp_path):
         caption = results(TABLE, SCALE, kept(TABLE, SCALE, tmp_path)).caption
         return caption.partition("; arithmetic in ")[2].partition("; published")[0]
 
-    put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0, 72.0, run=ABOUT["run"] | {"precision": "bfloat16"})
+    put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0, 72.0, more={"run": {"precision": "bfloat16"}})
     assert said() == "bfloat16"
-    put(tmp_path, "random", 60.0, 61.0, run=ABOUT["run"] | {"precision": "float32"})
+    put(tmp_path, "random", 60.0, 61.0, more={"run": {"precision": "float32"}})
     assert said() == "bfloat16, of random in float32"
+
+
+def test_test_images_that_differ_from_row_to_row_are_named(tmp_path):
+    for cell, digest in (("hinge-e2e-bp-full", "a"), ("random", "b")):
+        put(tmp_path, cell, 70.0, more={"images": {"plain": "same", "gaussian blur 3": digest}})
+        said = " ".join(results(TABLE, SCALE, kept(TABLE, SCALE, tmp_path)).legend())
+        assert ("in all rows, since processors round otherwise: gaussian blur 3." in said) == (cell == "random")
 
 
 def test_results_of_another_definition_of_the_scale_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """What a folder of results holds of a table: beside the published numbers, compared, drawn, and as a page."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,19 @@ def results(table: PaperTable, scale: Scale, have: Found, *, links: Links | None
         caption += (
             ". Difference: ours less published, with its 95 % interval over seeds" if same else ", on its pictures"
         )
-    return Table(header, rows, f"{caption}.", list(table.notes), digits=table.digits)
+    return Table(header, rows, f"{caption}.", [*table.notes, *_unlike(have)], digits=table.digits)
+
+
+def _unlike(have: Found) -> list[str]:
+    """A note that names the test images of which the results' hashes differ, if there are any."""
+    hashes: dict[str, set[str]] = {}
+    for row in chain.from_iterable(have.values()):
+        made = row.get("images")  # of a map of embeddings it is their number
+        for name, digest in made.items() if isinstance(made, dict) else ():
+            hashes.setdefault(name, set()).add(digest)
+    if names := [name for name, found in hashes.items() if len(found) > 1]:
+        return [f"Not the same images to the bit in all rows, since processors round otherwise: {', '.join(names)}."]
+    return []
 
 
 def _precision(have: Found) -> str:
