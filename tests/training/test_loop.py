@@ -12,7 +12,7 @@ import saccade
 from saccade.cli import main
 from saccade.config.names import LOSSES
 from saccade.errors import InputError, RunError
-from saccade.training import build, checkpoint
+from saccade.training import build, checkpoint, loop
 from saccade.training.folder import read_facts, read_metrics
 
 
@@ -132,18 +132,18 @@ def test_verify_finds_a_run_reproduced_and_the_first_line_that_is_not(tiny, tmp_
     assert f"{json.dumps(rows[place])} in the run, {lines[place]} here; versions, hardware" in said
 
 
-def test_verify_takes_as_many_threads_as_the_run_had(tmp_path, capsys):
-    """What two threads sum up differs in its last bits from what one does."""
-    config = {"data": "digits:train[:100]", "views": "digits", "network": "emnist", "batch": 50, "epochs": 1}
-    assert torch.get_num_threads() == 1
-    torch.set_num_threads(2)
+def test_verify_takes_as_many_threads_as_the_run_had(tiny, images, tmp_path, monkeypatch):
+    """What two threads sum up may differ in its last bits from what one does."""
+    used, step = set(), loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda *args: (used.add(torch.get_num_threads()), step(*args)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
     try:
-        run = saccade.train(**config, out=tmp_path / "two")
+        run = saccade.train(tiny, out=tmp_path / "run", images=images)
     finally:
-        torch.set_num_threads(1)
-    assert saccade.verify(run).exact and torch.get_num_threads() == 1
-    alone = saccade.train(**config, out=tmp_path / "one")
-    assert (alone / "weights.safetensors").read_bytes() != (run / "weights.safetensors").read_bytes()
+        torch.set_num_threads(before)
+    assert used == {before + 1}
+    assert saccade.verify(run, images=images).exact and used == {before + 1} and torch.get_num_threads() == before
 
 
 def test_verify_refuses_what_it_cannot_replay(tiny, images, tmp_path):
