@@ -109,9 +109,9 @@ def page() -> str:
     header = ["rule", "pairs a layer", "accuracy", "update's angle", "feedback's angle"]
     caption = (
         "Random feedback as training goes on, handwritten digits, RLL, hinge with 5 negatives and the block: accuracy (%) on "
-        "deformed held-out training digits, the angles (degrees) of the layers' updates to backpropagation's and of the "
-        "feedback to the head's weights; mean and standard deviation over seeds. The last rows are a control, with labels in "
-        "place of the hinge"
+        f"deformed held-out training digits; then, means over the next {MEASURED} steps, the angles (degrees) of the layers' "
+        "updates to backpropagation's and of the feedback to the head's weights; mean and standard deviation over seeds. The "
+        "last rows are a control, with labels in place of the hinge"
     )
     first = runs[0]
     said = f"`python results/alignment.py`, {first['date'][:10]}, {first['hardware']['processor']}; network `{first['network']}`, "

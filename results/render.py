@@ -202,11 +202,14 @@ def readings() -> str:
 
 
 def cost() -> str:
-    """How long Table 1's encoders at small took to train, cell by cell: the medians over seeds, which an interrupted run moves least."""
+    """How long Table 1's encoders at small took to train, cell by cell: medians over seeds, without interrupted runs."""
     table = TABLES["table1"]
     have = kept(table, table.scales["small"], HERE)
     runs = {
-        name: [row["run"] for row in rows if row["run"].get("precision") == "bfloat16"] for name, rows in have.items()
+        name: [
+            row["run"] for row in rows if row["run"].get("precision") == "bfloat16" and not row["run"].get("resumed_at")
+        ]
+        for name, rows in have.items()
     }
     minutes = {name: median(run["seconds"] / 60 for run in made) for name, made in runs.items() if made}
     columns = table.columns
@@ -240,7 +243,9 @@ def scales_of(table: PaperTable) -> list[Scale]:
     folders = sorted(path.name for path in (HERE / table.name).glob("*") if path.name not in table.scales)
     changed = []
     for name in folders:
-        [first, *_] = (HERE / table.name / name).glob("*.json")
+        first = next((HERE / table.name / name).glob("*.json"), None)
+        if first is None:  # of a command that was stopped before its first cell was done
+            continue
         facts = json.loads(first.read_text())["scale"]
         changed.append(
             Scale(**{key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()})

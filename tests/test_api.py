@@ -1,6 +1,7 @@
 """The library's functions on tiny runs: train, load, probe, embed, page."""
 
 import json
+import re
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -83,6 +84,16 @@ def test_recipes_and_options(tmp_path, tiny):
         saccade.train("digit")
     with pytest.raises(InputError, match="unknown field 'lr'"):
         saccade.train("digits", lr=1)
+
+
+def test_a_recipe_may_write_a_rate_with_an_exponent(tmp_path):
+    """YAML reads 5e-4 as text."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("rate: 5e-4\n")
+    assert read_recipe(path).rate == 5e-4
+    path.write_text("rate: fast\n")
+    with pytest.raises(InputError, match="rate='fast'; it takes float"):
+        read_recipe(path)
 
 
 def test_init_from_starts_at_the_trained_encoder(tiny, finished, tmp_path):
@@ -214,6 +225,28 @@ def test_the_page_is_one_file_with_its_figures(finished):
     assert "hinge(m2=1.5, negatives=5, block=true)" in page
     assert page.count("data:image/") >= 3  # loss curve, views, distances
     assert "<script" not in page and 'src="http' not in page
+
+
+def test_a_page_draws_no_pictures_that_the_run_did_not_learn_from(tiny, tmp_path):
+    path = tmp_path / "mine.npz"
+    pictures = saccade.load_images("digits:train[:60]").images.numpy().transpose(0, 2, 3, 1)
+    np.savez(path, images=pictures)
+    run = saccade.train(replace(tiny, data=str(path)), out=tmp_path / "run")
+    np.savez(path, images=255 - pictures)
+    said = "are not those that .* learned from"
+    assert re.search(said, saccade.page(run).read_text())
+    for call in (api.distances, api.tensorboard):
+        with pytest.raises(InputError, match=said):
+            call(run)
+    assert api.distances(run, "digits:train[:60]") and api.tensorboard(run, images="digits:train[:60]")
+
+
+def test_numbers_may_be_numpys(tiny, tmp_path):
+    run = saccade.train(tiny, rate=np.float64(1e-3), batch=np.int64(20), out=tmp_path / "run")
+    assert api.configuration(run) == replace(tiny, rate=1e-3, batch=20)
+    data, how = "digits:train[:60]", {"protocol": "paper", "epochs": np.int64(1), "rate": np.float64(1e-3)}
+    saccade.probe(run, data, data, seed=np.int64(1), **how)
+    assert '"seed": 1,' in (run / "probes.json").read_text()
 
 
 def test_dry_run_says_what_a_run_takes(tiny):

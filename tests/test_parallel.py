@@ -70,7 +70,9 @@ def train_forever(task, report):
 
 def parent(folder, config):
     try:
-        side_by_side(train_forever, {"a": (folder, config)}, workers=1)
+        # The pool hands a worker some tasks before it has done the first.
+        tasks = {name: (folder.with_name(name), config) for name in (folder.name, "next", "last")}
+        side_by_side(train_forever, tasks, workers=1)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return 130
@@ -91,8 +93,9 @@ def test_a_signal_to_the_parent_alone_saves_the_runs_and_ends_in_one_sentence(ti
     for number in numbers:
         os.kill(child.pid, number)
         time.sleep(0.05)
-    child.join()
+    child.join(60)
     assert child.exitcode == 130
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["run"]
     assert (tmp_path / "said").read_text() == "Stopped; what was trained is saved, and the same command continues.\n"
     assert len(checkpoint.found(run)) == 1
 

@@ -30,6 +30,7 @@ from .evaluation.margins import Margins, pairs
 from .evaluation.margins import margins as measure_margins
 from .evaluation.probe import ProbeResult, seen
 from .evaluation.probe import probe as probe_encoder
+from .files import refuse_file
 from .losses import make as make_loss
 from .losses import needs
 from .paper import FIGURES, NAMES, TABLES, found, run_cells, scaled
@@ -52,7 +53,7 @@ from .report.tables import Table
 from .training import build, pick_device, pick_precision, read_weights
 from .training import run as run_training
 from .training.estimate import dry_run as dry_run
-from .training.folder import add_probes, configuration, read_facts, read_metrics, timed
+from .training.folder import add_probes, configuration, read_facts, read_metrics, refuse_other_images, timed
 from .training.loop import Progress
 from .training.verify import verify
 from .training.weights import begin, refuse_other_start
@@ -159,6 +160,13 @@ def _images(images: Images, config: TrainConfig, device: torch.device) -> ImageS
     return load_images(images, root=config.data_root, download=config.download, device=device)
 
 
+def _learned_from(run: Path | str, config: TrainConfig, device: torch.device) -> ImageSet:
+    """The images that a run learned from. Raises InputError where there are others in their place now."""
+    images = _images(config.data, config, device)
+    refuse_other_images(run, read_facts(Path(run)), images)
+    return images
+
+
 def _fitting(images: ImageSet, run: Path | str) -> ImageSet:
     channels = read_facts(Path(run))["shape"][0]
     if images.shape[0] != channels:
@@ -259,7 +267,8 @@ def distances(run: Path | str, images: Images | None = None) -> dict[str, tuple[
     """
     config = configuration(run)
     refuse_other_start(run, config, read_facts(Path(run)))
-    loaded = _images(images if images is not None else config.data, config, pick_device(config.device))
+    place = pick_device(config.device)
+    loaded = _learned_from(run, config, place) if images is None else _images(images, config, place)
     found = {}
     for when in ("before", "after"):
         model = build(config, loaded)
@@ -333,6 +342,8 @@ def reproduce(
         raise InputError(f"seeds is {seeds}; it takes a whole number of at least 1.")
     picked = scaled((TABLES[name] if name in TABLES else FIGURES[name]).scales, scale, **changes)
     folder = Path(out) if out else Path("runs") / "paper" / f"{name}-{picked.name}"
+    for place in (folder, Path(results)):
+        refuse_file(place)
     asked = {option: value for option, value in changes.items() if value is not None}
     if name in FIGURES:
         for option in asked:
@@ -373,13 +384,16 @@ def reproduce(
 def run_page_sections(run: Path | str) -> list[Section]:
     """The sections of a run's page: its curves, sample views, distances of pairs before and after, what was run."""
     config = configuration(run)
-    images = _images(config.data, config, torch.device("cpu"))
+    what_was_run, *sections = run_sections(Path(run))
+    try:
+        images = _learned_from(run, config, torch.device("cpu"))
+    except InputError as error:  # the file has been written over, say
+        return [*sections, Section("Views", [Text(str(error))]), what_was_run]
     policy = views.parse(config.views, config.size)
     picked = images.batch(torch.arange(min(6, len(images))))
     drawn = sheet(picked, policy, config.seed, len(picked), 8)
     caption = f"Training images, each with views of it ({config.views})."
     blocks: list[Block] = [Picture(figures.picture(drawn), caption)]
-    what_was_run, *sections = run_sections(Path(run))
     sections.append(Section("Views", blocks))
     loss = make_loss(config.loss)
     if needs(loss).layout == "pair":
@@ -414,6 +428,8 @@ def compare(runs: Sequence[Path | str], page: Path | str | None = None) -> Compa
 
     Written as an HTML page too where `page` names a file.
     """
+    if isinstance(runs, str | Path):
+        raise InputError(f"{runs} cannot be compared; it takes two different runs or more.")
     found = compare_runs(runs)
     if page is not None:
         write_page(page, "saccade runs compared", ", ".join(found.names), found.sections())
@@ -477,9 +493,12 @@ def tensorboard(
 
     `out`: default `tensorboard` in the run's folder. `images`: whose embeddings; default, those it learned from.
     """
+    if count < 1:
+        raise InputError(f"count is {count}; it takes a whole number of at least 1.")
     run = Path(run)
     config = configuration(run)
-    loaded = _images(images if images is not None else config.data, config, torch.device("cpu"))
+    place = torch.device("cpu")
+    loaded = _learned_from(run, config, place) if images is None else _images(images, config, place)
     picked = loaded.batch(torch.arange(min(6, len(loaded))))
     policy = views.parse(config.views, config.size)
     weights: dict[int, nn.Module] = {0: load_encoder(run, initial=True)}

@@ -201,14 +201,19 @@ def _probe(argv: list[str]) -> int:
     parser.add_argument("--protocol", type=str, default="exact", help="exact, paper or knn")
     parser.add_argument("--test_views", type=str | None, default=None, help="deform the test images by this policy")
     parser.add_argument("--initial", type=bool, default=False, help="probe the encoder as it was before training")
-    terminal.add_int(parser, "--epochs", 400, "of the paper's protocol")
-    parser.add_argument("--rate", type=float, default=1e-3, help="of the paper's protocol")
-    terminal.add_int(parser, "--batch", 500, "of the paper's protocol")
+    terminal.add_int(parser, "--epochs", None, "of the protocol paper (default: 400)")
+    parser.add_argument("--rate", type=float | None, default=None, help="of the protocol paper (default: 0.001)")
+    terminal.add_int(parser, "--batch", None, "of the protocol paper (default: 500)")
     terminal.add_int(parser, "--seed", 0, "of the probe's draws")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda")
     terminal.add_flags(parser)
     given = terminal.parse(parser, argv).as_dict()
     as_json, quiet, run = given.pop("json"), given.pop("quiet"), given.pop("run")
+    for name in ("epochs", "rate", "batch"):
+        if given[name] is None:
+            del given[name]
+        elif given["protocol"] != "paper":
+            raise InputError(f"--{name} goes with --protocol paper; the protocol {given['protocol']} takes none.")
     from . import api, progress
     from .report.tables import Table, to_terminal
 
@@ -432,8 +437,6 @@ def _tensorboard(argv: list[str]) -> int:
     )
     terminal.add_flags(parser)
     given = terminal.parse(parser, argv)
-    if given.count < 1:
-        raise InputError(f"count is {given.count}; it takes a whole number of at least 1.")
     from . import api
 
     out = api.tensorboard(given.run, given.out, images=given.data, count=given.count)
@@ -458,7 +461,7 @@ def _verify(argv: list[str]) -> int:
 
 def _list(argv: list[str]) -> int:
     parser = _parser("list")
-    parser.add_argument("--json", type=bool, default=False, help="print JSON, and nothing else")
+    terminal.add_flags(parser)
     given = terminal.parse(parser, argv)
     from .config.data_names import DATA
     from .config.names import ENGINES, LOSSES, NETWORKS, OPTIMIZERS, RULES, SCHEDULES

@@ -18,6 +18,15 @@ def refusal(error: OSError, path: Path) -> InputError | RunError:
     )
 
 
+def refuse_file(folder: Path) -> None:
+    """Raises InputError where there is a file in the place of a folder, or above it."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise InputError(
+            f"The folder {folder} cannot be made, since {there} is a file; it takes a new or an old folder."
+        )
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is either there whole or not at all.
 

@@ -108,8 +108,20 @@ def _end_with_parent() -> None:
         time.sleep(1)
 
 
+_stopped = (
+    False  # whether a task of this worker was stopped: it begins no other, of which the pool may have handed it some
+)
+
+
 def _run(function: Callable[[Any, Report], Any], name: str, task: Any) -> Any:
-    return function(task, lambda share: _news.put((name, share)))
+    global _stopped
+    if _stopped:
+        raise Stopped(f"Stopped; {_CONTINUES}")
+    try:
+        return function(task, lambda share: _news.put((name, share)))
+    except Stopped:
+        _stopped = True
+        raise
 
 
 def _listen(news: Any, tasks: int, progress: Callable[[float], None] | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import api
 from .config.run import TrainConfig, recipe
+from .files import refuse_file
 from .parallel import Report, side_by_side
 from .report.figures import bars
 from .report.page import Section, Svg, Text, write_page
@@ -58,6 +59,7 @@ def run(
         cells |= {name: replace(ours, **changes) for name, changes in OTHERS.items()}
 
     started = time.perf_counter()
+    refuse_file(out)
     out.mkdir(parents=True, exist_ok=True)
     tasks = {
         _slug(name, seed): (replace(config, seed=seed), out / _slug(name, seed), name == OURS)

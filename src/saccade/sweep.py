@@ -18,6 +18,8 @@ import yaml
 from . import api, engines
 from .config.run import INCIDENTAL, TrainConfig, check, from_dict
 from .errors import InputError, RunError
+from .evaluation.probe import class_count
+from .files import refuse_file
 from .parallel import Report
 from .report.tables import Table, spread
 from .training.folder import read_json, read_metrics, settled, surroundings, write_json
@@ -37,7 +39,7 @@ def parse(texts: Sequence[str]) -> dict[str, list[Any]]:
         name, equals, written = text.partition("=")
         try:
             values = yaml.safe_load(written)
-        except yaml.YAMLError:
+        except Exception:  # besides its own, the parser raises what a number's or a date's constructor does
             values = None
         if name not in types or name in found or not equals or not isinstance(values, list) or not values:
             raise InputError(
@@ -93,6 +95,11 @@ def run(
     `probe` names labeled images to fit a linear probe on, and images to score it on.
     """
     configs = runs(base, varied, seeds)
+    refuse_file(out)
+    for data in {config.data for config in configs.values()}:
+        api.load_images(data, root=base.data_root, download=base.download)
+    if probe is not None:
+        class_count(*(api.load_images(name, root=base.data_root, download=base.download) for name in probe))
     out.mkdir(parents=True, exist_ok=True)
     missing = {
         name: (config, str((out / name).resolve()), probe)

@@ -71,6 +71,8 @@ def test_the_forms_of_x(digits):
     np.testing.assert_array_equal(grey.transform(digits[0].reshape(-1, 8, 8)), flat.transform(digits[0]))
     assert flat.image_shape_ == (1, 8, 8)
     assert len(grey.get_feature_names_out()) == 4 * 4 * 4
+    larger = saccade.SelfSupervisedEncoder(**SMALL, size=16).fit(digits[0])
+    assert len(larger.get_feature_names_out()) == larger.transform(digits[0]).shape[1] == 4 * 8 * 8
     stretched = saccade.SelfSupervisedEncoder(**SMALL).fit(digits[0] * 3 - 7)  # the range is the training images'
     np.testing.assert_array_equal(stretched.transform(digits[0] * 3 - 7), flat.transform(digits[0]))
 

@@ -135,6 +135,16 @@ def test_page_and_files(tmp_path):
     )
 
 
+def test_on_other_pictures_nothing_is_held_against_the_published_differences(tmp_path):
+    put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0)
+    put(tmp_path, "hinge-gll-bp-full", 72.0, 73.5)
+    have = kept(TABLE, SCALE, tmp_path)
+    for scale, same in ((SCALE, True), (CIFAR["digits"], False)):
+        table = comparisons(TABLE, scale, have)[0]
+        assert [name in table.header for name in ("published", "direction")] == [same, same]
+        assert ("Direction" in table.notes[0]) == same and all(len(row) == len(table.header) for row in table.rows)
+
+
 def test_comparisons_lead_to_what_they_compare(tmp_path):
     put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0)
     put(tmp_path, "hinge-e2e-rf-full", 60.0, 60.5)
@@ -162,6 +172,13 @@ def test_a_second_machines_results_are_merged(tmp_path):
     (theirs / "exact" / "tiny").mkdir(parents=True)  # of another program
     (theirs / "exact" / "tiny" / "random-seed0.json").write_text("{}")
     assert merge(theirs, ours) == 1
+    other = tmp_path / "other"
+    put(other, "random", 52.0, pairs=7)
+    with pytest.raises(InputError, match="made at another scale .pairs: 7 there, 25000 now"):
+        merge(other, ours)
+    put(other, "random", 52.0, pairs=7, name="tiny,pairs=7")
+    (other / "table1" / "tiny").rename(other / "table1" / "tiny,pairs=7")
+    assert merge(other, ours) == 1
     (theirs / "table1" / "tiny" / "x-seed0.json").write_text("{}")
     with pytest.raises(InputError, match="no result of a cell"):
         merge(theirs, ours)

@@ -4,6 +4,7 @@ import pytest
 
 from saccade.config.grammar import parse_call
 from saccade.config.run import check, head_of
+from saccade.config.view_names import resolve
 from saccade.errors import InputError
 from saccade.paper import FIGURES, NAMES, TABLES, scaled
 from saccade.paper.run import home
@@ -216,6 +217,8 @@ def test_margins_go_to_the_hinge_and_into_name_and_caption():
         ({"strength": 2.0}, "low|high"),
         ({"readings": "hinge(negatives=1)"}, "m1, m2 and negatives"),
         ({"readings": "dtp"}, "options by name"),
+        ({"readings": "foo(order=1) dtp(order=targets)"}, "readings has foo"),
+        ({"batch": 1}, "batch is 1; it takes at least 2"),
     ],
 )
 def test_changes_that_cannot_be_are_refused(changes, said):
@@ -230,5 +233,23 @@ def test_strengths_grow():
     assert scaled(MNIST, "tiny", strength=1.0) == MNIST["tiny"]  # as it is, in other words
     assert strengths("digits")["1"] == "digits(rotation=30, log_scale=0.3, shift=0.2)"
     assert scaled(MNIST, "tiny", strength=0.5).test_views == strengths("digits")["0.5"]
-    assert strengths("none") == {}
+    assert strengths("none") == strengths("digits flip") == {}
+
+
+@pytest.mark.parametrize(
+    ("views", "own"),
+    [
+        ("deformed-cifar(p=0.2, shared=1)", "0.2"),
+        ("deformed-cifar(p=0.25, hue=0.05)", "0.25"),
+        ("digits(rotation=60, log_scale=0.6, shift=0.4)", "2"),
+        ("digits(rotation=45)", "1"),
+    ],
+)
+def test_a_policy_is_among_its_own_strengths(views, own):
+    assert resolve(strengths(views)[own]) == resolve(views)
+    assert len({str(resolve(policy)) for policy in strengths(views).values()}) == len(strengths(views)) >= 6
+    assert all(("shared=1" in policy) == ("shared=1" in views) for policy in strengths(views).values())
+
+
+def test_figures_and_their_scales():
     assert all(figure.scales for figure in FIGURES.values())

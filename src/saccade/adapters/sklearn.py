@@ -155,7 +155,9 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     @property
     def _n_features_out(self) -> int:
-        return math.prod(networks.shapes(self.encoder_[: self.layer], self.image_shape_)[-1])
+        channels, *sides = self.image_shape_
+        shape = (channels, *((self.size, self.size) if self.size else sides))
+        return math.prod(networks.shapes(self.encoder_[: self.layer], shape)[-1])
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -3,7 +3,9 @@
 import os
 import re
 import reprlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,8 @@ def head_of(config: TrainConfig) -> str:
 def from_dict(values: dict[str, Any], source: str) -> TrainConfig:
     """A configuration from a mapping; `source` names it in errors. Raises InputError for unknown or mistyped fields."""
     types = {f.name: f.type for f in fields(TrainConfig)}
+    # A number of numpy's is taken as Python's own: no file would hold it.
+    values = {k: v.item() if isinstance(v, Number) and hasattr(v, "item") else v for k, v in values.items()}
     for name, value in values.items():
         if name not in types:
             raise InputError(f"{source} has an unknown field {shown(name)}; it takes {', '.join(types)}.")
@@ -197,6 +201,9 @@ def read_recipe(path: Path) -> TrainConfig:
         ) from None
     if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
         raise InputError(f"The recipe {path} is not a mapping; it takes a YAML file of fields and values.")
+    for name in [f.name for f in fields(TrainConfig) if f.type is float and isinstance(values.get(f.name), str)]:
+        with suppress(ValueError):  # YAML reads 5e-4 as text
+            values[name] = float(values[name])
     return from_dict(values, f"The recipe {path}")
 
 

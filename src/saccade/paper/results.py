@@ -39,9 +39,7 @@ def results(table: PaperTable, scale: Scale, have: Found, *, links: Links | None
     `links` says where a cell's numbers lead to.
     """
     columns = table.columns_at(scale)
-    # Accuracies on other pictures than the paper's have nothing to be subtracted from.
-    theirs = table.scales["paper"]
-    same = (scale.sets[2].partition(":")[0], scale.test_views) == (theirs.sets[2].partition(":")[0], theirs.test_views)
+    same = _same_pictures(table, scale)
     published = {cell.column for cell in table.cells if cell.published is not None}
     header = [*table.names]
     for column in columns:
@@ -70,6 +68,12 @@ def results(table: PaperTable, scale: Scale, have: Found, *, links: Links | None
             ". Difference: ours less published, with its 95 % interval over seeds" if same else ", on its pictures"
         )
     return Table(header, rows, f"{caption}.", [*table.notes, *_unlike(have)], digits=table.digits)
+
+
+def _same_pictures(table: PaperTable, scale: Scale) -> bool:
+    """Whether a scale scores on the paper's pictures: accuracies on others have no published ones to be held against."""
+    theirs = table.scales["paper"]
+    return (scale.sets[2].partition(":")[0], scale.test_views) == (theirs.sets[2].partition(":")[0], theirs.test_views)
 
 
 def _unlike(have: Found) -> list[str]:
@@ -135,6 +139,7 @@ def accuracies(table: PaperTable, scale: Scale, out: Path) -> dict[str, Spread]:
 def comparisons(table: PaperTable, scale: Scale, have: Found, *, links: Links | None = None) -> list[Table]:
     """The comparisons that the table lists, one table a family that has any results: paired tests over seeds."""
     cells = {cell.name: cell for cell in table.cells}
+    same = _same_pictures(table, scale)
     made = []
     for family, pairs in table.compared.items():
         tests = []
@@ -149,28 +154,30 @@ def comparisons(table: PaperTable, scale: Scale, have: Found, *, links: Links | 
         for (one, other), test, corrected in zip(pairs, tests, adjusted, strict=True):
             row = [_linked(_label(cells[name]), cells[name], links if have[name] else None) for name in (one, other)]
             theirs = _published_difference(cells[one], cells[other])
+            against = [theirs, None if test is None else _agreement(test, corrected, theirs)] if same else []
             if test is None:
-                row += [None, None, theirs, None, None, None, None]
+                row += [None, None, *against, None, None, None]
             else:
                 p_values = ("" if p is None else p for p in (test.p, corrected, test.exact))  # one seed gives none
-                ours = _linked(test, cells[one], links)
-                row += [test.n, ours, theirs, _agreement(test, corrected, theirs), *p_values]
+                row += [test.n, _linked(test, cells[one], links), *against, *p_values]
             rows.append(row)
         least = min(2 / 2**test.n for test in tests if test)
         notes = [
             f"A fixed list of {len(pairs)} comparisons, paired by seed. p: Student's t on the differences, which it takes to "
             f"be normal; Holm's correction is for all {len(pairs)} of this family, run or not. Sign flips take nothing for "
-            f"granted, and with so few seeds cannot give less than {least:g}. Direction: decided where p after Holm's "
-            "correction is at most 0.05; as published where the published difference lies in the interval, too, else larger or "
-            "smaller on the same side, or opposite."
+            f"granted, and with so few seeds cannot give less than {least:g}."
         ]
+        if same:
+            notes[0] += (
+                " Direction: decided where p after Holm's correction is at most 0.05; as published where the published "
+                "difference lies in the interval, too, else larger or smaller on the same side, or opposite."
+            )
         header = [
             "this",
             "against",
             "seeds",
             "difference (points)",
-            "published",
-            "direction",
+            *(["published", "direction"] if same else []),
             "p",
             "p, Holm",
             "p, sign flips",

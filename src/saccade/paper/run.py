@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import engines
+from ..config.grammar import parse_calls
 from ..config.run import check
 from ..data import ImageSet, load
 from ..errors import InputError, RunError
@@ -16,7 +17,7 @@ from ..files import write_whole
 from ..losses import make as make_loss
 from ..parallel import Report
 from ..training.folder import differences, read_json, surroundings, write_json
-from .scales import Scale, runs_of, scaled
+from .scales import Scale, field_of, runs_of, scaled
 from .scores import MANY, MEASURES, Job, config_of
 from .tables import TABLES, Cell, PaperTable
 
@@ -115,13 +116,17 @@ def check_cells(table: PaperTable, scale: Scale) -> None:
 def refuse_idle(table: PaperTable, scale: str, changes: dict[str, Any]) -> None:
     """Raises InputError for a change of the scale that no number of the table hangs on."""
     before = scaled(table.scales, scale)
-    for option, value in changes.items():
+    one_by_one = list(changes.items())
+    if readings := changes.get("readings"):
+        one_by_one += [("readings", str(call)) for call in parse_calls(readings)]
+    for option, value in one_by_one:
         after = scaled(table.scales, scale, **{option: value})
         if after == before or option in MEASURES[table.measure].reads:
             continue
         trained = [[config_of(cell, one, 0, MANY) for cell in table.cells if cell.trained] for one in (before, after)]
         if trained[0] == trained[1]:
-            raise InputError(f"No number of {table.name} hangs on {option}; leave it out.")
+            what = f"the reading {value}" if option == "readings" else option
+            raise InputError(f"No number of {table.name} hangs on {what}; leave it out.")
 
 
 def chosen(table: PaperTable, cells: list[str] | None) -> list[Cell]:
@@ -170,6 +175,16 @@ def checked(path: Path, cell: Cell, scale: Scale) -> dict[str, Any]:
     return found
 
 
+def _as_named(table: PaperTable, name: str, made: dict[str, Any]) -> Scale:
+    """The scale of that name: as it is defined now, but for what the name says was changed, which is taken as `made`."""
+    plain, *changes = name.split(",")
+    if plain not in table.scales:
+        raise InputError(f"Unknown scale {plain!r} of {table.name}; it takes {', '.join(table.scales)}.")
+    fields = [field_of(change.partition("=")[0]) for change in changes]
+    now = asdict(table.scales[plain]) | {"name": name}
+    return Scale(**now | {field: made[field] for field in fields if field in made})
+
+
 def _made(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.resolve()  # which other machines may see too
@@ -178,8 +193,8 @@ def _made(path: Path) -> Path:
 def merge(source: Path, out: Path) -> int:
     """Copy the results of a second machine's folder that `out` has not; returns how many came.
 
-    Raises InputError, with nothing copied, where `source` is no folder of results, for a file in it that is no result, and
-    where both have a result whose scores differ.
+    Raises InputError, with nothing copied, where `source` is no folder of results, for a file in it that is no result of a
+    cell and scale as they are now, and where both have a result whose scores differ.
     """
     results = sorted(path for name in TABLES for path in source.glob(f"{name}/*/*-seed*.json"))
     if not results:
@@ -189,6 +204,9 @@ def merge(source: Path, out: Path) -> int:
         found = read_json(theirs)
         if not {"table", "cell", "scale", "seed"} <= found.keys():
             raise InputError(f"{theirs} is no result of a cell; merge takes a folder of results.")
+        table = TABLES[theirs.parent.parent.name]
+        [cell] = chosen(table, [str(found["cell"])])
+        checked(theirs, cell, _as_named(table, theirs.parent.name, found["scale"]))
         ours = out / theirs.relative_to(source)
         if not ours.exists():
             new.append((theirs, ours))

@@ -1,12 +1,14 @@
 """Scales: how much of the paper's protocol a table runs, on which pictures, by name and by option."""
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..config.grammar import parse_call, parse_calls
-from ..config.view_names import resolve
+from ..config.grammar import Call, parse_call, parse_calls
+from ..config.names import LOSSES, RULES
+from ..config.view_names import POLICIES, resolve
 from ..errors import InputError
 
 
@@ -211,26 +213,42 @@ INSIDE["paper"] = replace(INSIDE["paper"], pool_to=None)
 EMBEDDED = INSIDE | {"paper": replace(STL["paper"], runs="table2", shown=8_000)}
 
 
+_STRENGTHS = {"deformed-cifar": (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8), "digits": (0.25, 0.5, 0.75, 1, 1.25, 1.5)}
+
+
 def strengths(views: str) -> dict[str, str]:
     """Policies like `views`, weaker and stronger, and itself, by a number that says how strong; none without one.
 
-    >>> strengths("deformed-cifar(p=0.2)")["0.4"]
-    'deformed-cifar(p=0.4)'
+    >>> strengths("deformed-cifar(p=0.2, shared=1)")["0.4"]
+    'deformed-cifar(p=0.4, shared=1)'
     """
-    policy = parse_call(views)
-    steps = {"deformed-cifar": (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8), "digits": (0.25, 0.5, 0.75, 1, 1.25, 1.5)}
-    numbers: set[float] = set(steps.get(policy.name, ()))
-    own = {"deformed-cifar": policy.options.get("p"), "digits": policy.options.get("rotation", 30) / 30}
-    if numbers and (strength := own[policy.name]) and resolve(at_strength(views, strength)) == resolve(views):
-        numbers.add(strength)
-    return {f"{s:g}": at_strength(views, s) for s in sorted(numbers)}
+    calls = parse_calls(views)
+    if len(calls) != 1 or calls[0].name not in _STRENGTHS:
+        return {}
+    numbers = {*_STRENGTHS[calls[0].name], _at_one(calls[0])[1]} - {0}
+    return {f"{number:g}": at_strength(views, number) for number in sorted(numbers)}
 
 
 def at_strength(views: str, strength: float) -> str:
     """A policy like `views`, that strong: p of deformed pictures, times that of the digits'."""
-    if parse_call(views).name == "digits":
-        return f"digits(rotation={30 * strength:g}, log_scale={0.3 * strength:g}, shift={0.2 * strength:g})"
-    return f"deformed-cifar(p={strength:g})"
+    call = parse_call(views)
+    if call.name not in _STRENGTHS:
+        call = Call("deformed-cifar")
+    options = {name: float(f"{value * strength:g}") for name, value in _at_one(call)[0].items()}
+    short = {name: int(value) if value.is_integer() else value for name, value in options.items()}
+    return str(Call(call.name, (), call.options | short))
+
+
+def _at_one(call: Call) -> tuple[dict[str, float], float]:
+    """The options that say how strong a policy is, as they are at strength 1, and its own strength.
+
+    Of digits deformed in other proportions than the default's, that is the policy itself.
+    """
+    usual = {"p": 1.0} if call.name == "deformed-cifar" else {"rotation": 30.0, "log_scale": 0.3, "shift": 0.2}
+    given = POLICIES[call.name].defaults | call.options
+    own = {name: given[name] for name in usual}
+    shares = [own[name] / value for name, value in usual.items()]
+    return (usual, shares[0]) if all(math.isclose(share, shares[0]) for share in shares) else (own, 1.0)
 
 
 def file_name(text: str) -> str:
@@ -267,8 +285,10 @@ def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
     for option, value in given.items():
         if not isinstance(value, str) and not 0 < value < 1e12:
             raise InputError(f"{option} is {value}; it takes a number above 0.")
+    if given.get("batch", 2) < 2:
+        raise InputError("batch is 1; it takes at least 2, since a picture's negatives are the others of its batch.")
     for call in parse_calls(given["readings"], "readings") if "readings" in given else ():
-        if call.name == "hinge" or call.args or not call.options:
+        if call.name not in {*LOSSES, *RULES} - {"hinge"} or call.args or not call.options:
             raise InputError(
                 f"readings has {call}; it takes a loss or a rule with options by name, such as dtp(order=targets); the "
                 "hinge's are m1, m2 and negatives."
@@ -276,8 +296,7 @@ def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
     for option, known in {"negatives": ("paper", "authors"), "precision": ("auto", "float32", "bfloat16")}.items():
         if option in given and given[option] not in known:
             raise InputError(f"{option} is {given[option]!r}; it takes {', '.join(known[:-1])} or {known[-1]}.")
-    special = (*_SETS, *_MARGINS, "strength")
-    new: dict[str, Any] = {option: value for option, value in given.items() if option not in special}
+    new: dict[str, Any] = {option: value for option, value in given.items() if field_of(option) == option}
     new["margins"] = scale.margins | {option: given[option] for option in _MARGINS if option in given}
     new["sets"] = tuple(given.get(option, old) for option, old in zip(_SETS, scale.sets, strict=True))
     if "strength" in given:
@@ -293,6 +312,12 @@ def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
         return scale
     parts = [f"{option}={value}" for option, value in given.items() if getattr(scale, option, None) != value]
     return replace(changed, name=",".join([name, *map(file_name, parts)]))
+
+
+def field_of(option: str) -> str:
+    """The field of a scale that an option of `scaled` changes."""
+    parts = {"sets": _SETS, "margins": _MARGINS, "test_views": ("strength",)}
+    return next((field for field, options in parts.items() if option in options), option)
 
 
 def runs_of(table: str, scale: Scale) -> str:

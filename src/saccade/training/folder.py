@@ -26,6 +26,7 @@ import torch
 
 from .. import __version__
 from ..config.run import INCIDENTAL, TrainConfig, read_recipe, to_yaml
+from ..data import ImageSet
 from ..data.memory import read_bounded
 from ..errors import Held, InputError
 from ..files import refusal, write_whole
@@ -91,6 +92,12 @@ def timed(facts: dict[str, Any]) -> str:
     return f"seconds from step {facts['resumed_at']:,} on" if facts.get("resumed_at") else "seconds"
 
 
+def refuse_other_images(run: Path | str, facts: dict[str, Any], images: ImageSet) -> None:
+    """Raises InputError where the images are not those that a run learned from."""
+    if images.fingerprint() != facts["data"].get("sha256"):
+        raise InputError(f"The images {images.name} are not those that {run} learned from; their hashes differ.")
+
+
 def differences(before: dict[str, Any], after: dict[str, Any]) -> str:
     """What both have and where they differ, in words; empty where they do not.
 
@@ -123,7 +130,8 @@ def write_config(folder: Path, config: TrainConfig) -> None:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    write_whole(path, (json.dumps(values, indent=2) + "\n").encode())
+    plain = json.dumps(values, indent=2, default=lambda number: number.item())  # of numpy's numbers
+    write_whole(path, f"{plain}\n".encode())
 
 
 def read_json(path: Path, takes: str = "the folder of a run") -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 
 from ..data import ImageSet, load
 from ..errors import InputError
-from .folder import configuration, read_facts, read_metrics, surroundings
+from .folder import configuration, read_facts, read_metrics, refuse_other_images, surroundings
 from .loop import CONDITIONS, Progress, replay
 from .model import pick_device
 from .weights import refuse_other_start
@@ -52,8 +52,7 @@ def verify(
     loaded = images
     if loaded is None:
         loaded = load(config.data, root=config.data_root, download=config.download, device=pick_device(config.device))
-    if loaded.fingerprint() != facts["data"].get("sha256"):
-        raise InputError(f"The images {loaded.name} are not those that {run} learned from; their hashes differ.")
+    refuse_other_images(run, facts, loaded)
     refuse_other_start(run, config, facts)
     with tempfile.TemporaryDirectory() as folder, _threads(first.get("hardware")):
         again = replay(config, steps[-1], Path(folder), images=loaded, progress=progress)
