@@ -14,6 +14,7 @@ import saccade
 from processes import start, wait_for
 from saccade.errors import InputError, RunError, Stopped
 from saccade.parallel import side_by_side
+from saccade.signals import asking_to_stop
 from saccade.training import checkpoint
 
 
@@ -70,9 +71,7 @@ def train_forever(task, report):
 
 def parent(folder, config):
     try:
-        # The pool hands a worker some tasks before it has done the first.
-        tasks = {name: (folder.with_name(name), config) for name in (folder.name, "next", "last")}
-        side_by_side(train_forever, tasks, workers=1)
+        side_by_side(train_forever, {"a": (folder, config)}, workers=1)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return 130
@@ -93,11 +92,38 @@ def test_a_signal_to_the_parent_alone_saves_the_runs_and_ends_in_one_sentence(ti
     for number in numbers:
         os.kill(child.pid, number)
         time.sleep(0.05)
-    child.join(60)
+    child.join()
     assert child.exitcode == 130
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["run"]
     assert (tmp_path / "said").read_text() == "Stopped; what was trained is saved, and the same command continues.\n"
     assert len(checkpoint.found(run)) == 1
+
+
+def stops_slowly(task, report):
+    """Takes a second from the signal to its end, as a long step does."""
+    task.touch()
+    asked = []
+    with asking_to_stop(lambda: asked.append(True)):
+        for _ in range(200):
+            time.sleep(0.1 if not asked else 1)
+            if asked:
+                raise Stopped("Stopped.")
+
+
+def test_a_worker_that_was_stopped_begins_no_other_task(tmp_path):
+    """The pool hands out a task ahead, and cannot take it back."""
+
+    def stopped():
+        try:
+            side_by_side(stops_slowly, {name: tmp_path / name for name in "abc"}, workers=1)
+        except Stopped:
+            return 130
+
+    child = start(tmp_path / "said", stopped)
+    wait_for(lambda: (tmp_path / "a").exists())
+    time.sleep(0.5)
+    os.kill(child.pid, signal.SIGTERM)
+    child.join()
+    assert child.exitcode == 130 and not (tmp_path / "b").exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")

@@ -47,8 +47,8 @@ def side_by_side(
             waiting = {pool.submit(_run, function, name, task): name for name, task in tasks.items()}
             found = {waiting[done]: done.result() for done in as_completed(waiting)}
         except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
             _end_workers(others)
+            pool.shutdown(cancel_futures=True)  # waits until they have saved what they train
             if isinstance(error, BrokenProcessPool):
                 raise RunError(f"A worker was killed, perhaps for want of memory; {_CONTINUES}") from None
             raise
@@ -108,9 +108,8 @@ def _end_with_parent() -> None:
         time.sleep(1)
 
 
-_stopped = (
-    False  # whether a task of this worker was stopped: it begins no other, of which the pool may have handed it some
-)
+# Whether a task of this worker was stopped. It begins no other then: the pool hands out one ahead, and cannot take it back.
+_stopped = False
 
 
 def _run(function: Callable[[Any, Report], Any], name: str, task: Any) -> Any:

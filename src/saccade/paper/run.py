@@ -202,7 +202,7 @@ def merge(source: Path, out: Path) -> int:
     differ, new = [], []
     for theirs in results:
         found = read_json(theirs)
-        if not {"table", "cell", "scale", "seed"} <= found.keys():
+        if not {"table", "cell", "scale", "seed"} <= found.keys() or not isinstance(found["scale"], dict):
             raise InputError(f"{theirs} is no result of a cell; merge takes a folder of results.")
         table = TABLES[theirs.parent.parent.name]
         [cell] = chosen(table, [str(found["cell"])])
