@@ -84,7 +84,9 @@ def _unlike(have: Found) -> list[str]:
         for name, digest in made.items() if isinstance(made, dict) else ():
             hashes.setdefault(name, set()).add(digest)
     if names := [name for name, found in hashes.items() if len(found) > 1]:
-        return [f"Not the same images to the bit in all rows, since processors round otherwise: {', '.join(names)}."]
+        return [
+            f"Not the same images to the bit in all rows, since processors or versions round otherwise: {', '.join(names)}."
+        ]
     return []
 
 

@@ -13,7 +13,7 @@ def table(found: Sequence[Margins], config: TrainConfig, beyond: float, within: 
     """A row a site: medians, the proposals, and what the loss's own margins, if it has any, leave beyond and within."""
     m1, m2 = _own(config)
     header = ["site", "median of positives", "median of negatives", "proposed m1", "proposed m2"]
-    if m1 is not None:
+    if m1 is not None and m2 is not None:
         header += [f"positives beyond m1={m1:g} (%)", f"negatives within m2={m2:g} (%)"]
     rows: list[list[Cell]] = []
     for site, one in enumerate(found, 1):
