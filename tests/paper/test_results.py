@@ -10,7 +10,7 @@ from saccade.errors import InputError
 from saccade.paper import TABLES, accuracies, merge, results
 from saccade.paper.results import comparisons, write
 from saccade.paper.results import found as kept
-from saccade.paper.scales import CIFAR
+from saccade.paper.scales import CIFAR, ROBUST
 from saccade.report.tables import Link, Spread
 
 TABLE, SCALE = TABLES["table1"], CIFAR["tiny"]
@@ -116,6 +116,26 @@ def test_comparisons_are_paired_and_corrected(tmp_path):
     put(tmp_path, "hinge-e2e-rf-full", 60.0, 60.5, 67.0)  # p is below 0.05 / 6 no more
     [row] = [row for row in comparisons(TABLE, SCALE, kept(TABLE, SCALE, tmp_path))[0].rows if row[2] is not None]
     assert row[5] == "undecided" and row[6] < 0.05 < row[7]
+
+
+def test_on_deformed_pictures_networks_without_labels_are_held_against_that_with_them(tmp_path):
+    table, scale = TABLES["table3"], ROBUST["tiny"]
+    few, many = (f"{size:,} pictures, deformed" for size in scale.sizes)
+    have = {cell.name: [] for cell in table.cells} | {
+        "hinge-gll-bp-full": [
+            {"seed": seed, "scores": {few: value, many: 50.0}} for seed, value in enumerate((30, 34))
+        ],
+        "supervised": [
+            {"seed": seed, "scores": {few: value, many: 60.0 + seed}} for seed, value in enumerate((29, 30, 50))
+        ],
+    }
+    first, second = comparisons(table, scale, have)
+    assert first.caption.startswith(f"Comparisons: {few}: all negatives, against the network with labels")
+    assert second.caption.startswith(f"Comparisons: {many}: all negatives") and "published" not in first.header
+    for made, shown in ((first, "+2.50 [-16.56, +21.56]"), (second, "-10.50 [-16.85, -4.15]")):  # t(1) = 12.706
+        [row] = [row for row in made.rows if row[2] is not None]
+        assert len(made.rows) == 7 and row[0] == "without labels, all negatives, GLL, BP"
+        assert (row[2], row[3].shown()) == (2, shown)
 
 
 def test_page_and_files(tmp_path):

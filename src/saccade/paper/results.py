@@ -1,7 +1,7 @@
 """What a folder of results holds of a table: beside the published numbers, compared, drawn, and as a page."""
 
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +121,16 @@ def _linked(entry: Spread | Paired | str | None, cell: Cell | None, links: Links
 
 def _values(rows: list[dict[str, Any]], column: str, inner: str | None) -> list[float]:
     """One number a seed: of a cell's own column its accuracy, else the score of that name."""
-    values = []
-    for row in rows:
-        scores = row.get("scores")
-        if scores is not None and inner is not None:
-            scores = scores.get(inner, {})
-        value = row.get("accuracy") if scores is None else scores.get(column)
-        if value is not None:
-            values.append(float(value))
-    return values
+    values = (_value(row, column, inner) for row in rows)
+    return [value for value in values if value is not None]
+
+
+def _value(row: dict[str, Any], column: str, inner: str | None = None) -> float | None:
+    scores = row.get("scores")
+    if scores is not None and inner is not None:
+        scores = scores.get(inner, {})
+    value = row.get("accuracy") if scores is None else scores.get(column)
+    return None if value is None else float(value)
 
 
 def accuracies(table: PaperTable, scale: Scale, out: Path) -> dict[str, Spread]:
@@ -141,16 +142,19 @@ def accuracies(table: PaperTable, scale: Scale, out: Path) -> dict[str, Spread]:
 def comparisons(table: PaperTable, scale: Scale, have: Found, *, links: Links | None = None) -> list[Table]:
     """The comparisons that the table lists, one table a family that has any results: paired tests over seeds."""
     cells = {cell.name: cell for cell in table.cells}
-    same = _same_pictures(table, scale)
     made = []
-    for family, pairs in table.compared.items():
+    for column, (family, pairs) in product(table.compared_in(scale), table.compared.items()):
         tests = []
         for names in pairs:
-            this, that = ({row["seed"]: row["accuracy"] for row in have[name]} for name in names)
+            this, that = (
+                {row["seed"]: value for row in have[name] if (value := _value(row, column)) is not None}
+                for name in names
+            )
             seeds = sorted(this.keys() & that.keys())
             tests.append(differences([this[s] - that[s] for s in seeds]) if seeds else None)
         if not any(tests):
             continue
+        same = _same_pictures(table, scale) and any(cells[one].published for one, _ in pairs)
         adjusted = holm([test.p if test else None for test in tests])
         rows = []
         for (one, other), test, corrected in zip(pairs, tests, adjusted, strict=True):
@@ -184,7 +188,8 @@ def comparisons(table: PaperTable, scale: Scale, have: Found, *, links: Links | 
             "p, Holm",
             "p, sign flips",
         ]
-        made.append(Table(header, rows, f"Comparisons: {family}, {scale.name} scale.", notes, digits=2))
+        what = f"{column}: {family}" if column else family
+        made.append(Table(header, rows, f"Comparisons: {what}, {scale.name} scale.", notes, digits=2))
     return made
 
 
