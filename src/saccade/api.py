@@ -349,18 +349,20 @@ def reproduce(
         for option in asked:
             if option not in FIGURES[name].reads:
                 raise InputError(f"Nothing of {name} hangs on {option}; it takes {', '.join(FIGURES[name].reads)}.")
-        if cells is not None or merge or workers is not None or engine != "local" or seeds > 1:
+        of_runs = cells is not None or merge or render or workers is not None or engine != "local" or seeds > 1
+        if of_runs or Path(results) != Path("results"):
             raise InputError(
-                f"{name} is drawn without runs; cells, seeds, workers, engine and merge go with {', '.join(TABLES)}."
+                f"{name} is drawn without runs; cells, seeds, results, merge, render, workers and engine go with "
+                f"{', '.join(TABLES)}."
             )
         return None, draw(FIGURES[name], picked, folder, partial(load_images, root=data_root, download=download))
     table, kept = TABLES[name].at(picked), Path(results)
     refuse_idle(table, scale, asked)
     check_cells(table, picked)
     chosen(table, cells)
-    if render and (cells is not None or workers is not None or engine != "local" or seeds > 1):
+    if render and (cells is not None or workers is not None or engine != "local" or seeds > 1 or download):
         raise InputError(
-            "render runs nothing and renders what there is; it goes without cells, seeds, workers and engine."
+            "render runs nothing and renders what there is; it goes without cells, seeds, workers, engine and download."
         )
     if merge is not None:
         merge_results(Path(merge), kept)

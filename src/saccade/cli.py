@@ -364,7 +364,7 @@ def _shards(argv: list[str]) -> int:
         "data", type=str, help="images; without OUT, a folder of shards to count and list in its index.json"
     )
     parser.add_argument("out", type=str | None, nargs="?", default=None, help="new folder to write")
-    terminal.add_int(parser, "--per", 10_000, "pictures a shard")
+    terminal.add_int(parser, "--per", None, "pictures a shard (default: 10000)")
     parser.add_argument("--data_root", type=str | None, default=None, help="folder of the data sets")
     parser.add_argument("--download", type=bool, default=False, help="fetch a data set that is not there")
     terminal.add_flags(parser)
@@ -372,10 +372,12 @@ def _shards(argv: list[str]) -> int:
     from . import data
 
     if given.out is None:
+        if given.per is not None or given.data_root is not None or given.download:
+            raise InputError("per, data_root and download go with OUT, the folder to write; without it, shards are counted.")
         terminal.tell({"index": data.write_index(Path(given.data))}, given.json, given.quiet)
         return 0
     images = data.load(given.data, root=given.data_root, download=given.download)
-    out = data.write_shards(images, Path(given.out), given.per)
+    out = data.write_shards(images, Path(given.out), **({} if given.per is None else {"per": given.per}))
     terminal.tell(
         {"shards": out, "pictures": len(images), "train": f"saccade train --data shards:{out}"}, given.json, given.quiet
     )
