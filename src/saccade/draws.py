@@ -6,8 +6,9 @@ and Flood 2014, "Fast splittable pseudorandom number generators"), in integer ar
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -29,6 +30,14 @@ def key(seed: int, *purpose: str | int) -> int:
 def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator for draws that belong to no image (initial weights, orders, noise)."""
     return torch.Generator(device).manual_seed(key(seed, *purpose))
+
+
+@contextmanager
+def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
+    """Within, torch's global generator, which modules draw from, begins at the key; afterwards it is where it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(seed, *purpose))
+        yield
 
 
 def normal(

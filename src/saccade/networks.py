@@ -133,8 +133,7 @@ def build(
         return _imported(spec, shape, seed, what)
     layers: list[nn.Module] = []
     for number, text in enumerate(spec.split("|")):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draws.key(seed, what, first + number))
+        with draws.seeded(seed, what, first + number):
             layer = _layer(parse_calls(text, what), shape, what, bias)
         shape = output_shape(layer, shape, what)
         layers.append(layer)
@@ -360,8 +359,7 @@ def _named(parts: list[nn.Module]) -> list[tuple[str, nn.Module]]:
 
 def _imported(path: str, shape: tuple[int, ...], seed: int, what: str) -> nn.Sequential:
     found = imported(path, what)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draws.key(seed, what, 0))
+    with draws.seeded(seed, what, 0):
         try:
             # A module at the path stays as it is there: what trains is a copy.
             module = copy.deepcopy(found) if isinstance(found, nn.Module) else found()

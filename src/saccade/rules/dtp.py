@@ -117,8 +117,7 @@ class DifferenceTargetPropagation(Backpropagation):
         for number, layer in enumerate(site.layers):
             above = output_shape(layer, shape)
             if number > 0:
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(draws.key(seed, "inverse", site.index, number))
+                with draws.seeded(seed, "inverse", site.index, number):
                     inverses.append(Inverse(layer, shape, above))
             shape = above
         parameter = next(site.layers.parameters())

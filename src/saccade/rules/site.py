@@ -1,8 +1,7 @@
 """A site: the piece of network that one loss trains, and the batch that passes through it."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +108,9 @@ class Site(nn.Module):
         if draw is not None:
             own = (ranks.rank,) if ranks.negatives == "local" and ranks.rank else ()
             draw(draws.key(batch.seed, "loss", self.index, *own), batch.step)
-        with torch.autocast(z[0].device.type, enabled=False), _alike(batch):
+        # What a loss of the user's own draws from torch's global generator is the same on all ranks that gather.
+        alike = draws.seeded(batch.seed, "loss", batch.step) if ranks.gathers else nullcontext()
+        with torch.autocast(z[0].device.type, enabled=False), alike:
             loss = self.loss(*arguments)
         if not isinstance(loss, Tensor) or loss.ndim or not (loss.is_floating_point() and loss.requires_grad):
             gave = f"a {type(loss).__name__}"
@@ -126,14 +127,3 @@ class Site(nn.Module):
         else:
             batch.loss = loss.detach()
         return loss
-
-
-@contextmanager
-def _alike(batch: Batch) -> Iterator[None]:
-    """What a loss of the user's own draws from torch's global generator is the same on all ranks that gather."""
-    if not batch.ranks.gathers:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draws.key(batch.seed, "loss", batch.step))
-        yield

@@ -275,8 +275,7 @@ def _sites(
             classes = images.class_count if wants.labels else None
             head = networks.head(head_of(config), embedding, classes, config.seed, index, bias=classes is not None)
             embedding = networks.output_shape(head, embedding)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draws.key(config.seed, "loss", index))
+        with draws.seeded(config.seed, "loss", index):
             loss: Any = make_loss(config.loss)
             if hasattr(loss, "sized"):
                 loss.sized(embedding)
@@ -344,10 +343,8 @@ def train_step(model: Model, images: ImageSet, step: int, watch: list[dict[str, 
         model.below = x
     if x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    with torch.random.fork_rng(devices=[]):
-        own = (model.ranks.rank,) if model.ranks.share.start else ()
-        # for dropout, say, in a network of the user's own
-        torch.manual_seed(draws.key(model.config.seed, "step", step, *own))
+    own = (model.ranks.rank,) if model.ranks.share.start else ()
+    with draws.seeded(model.config.seed, "step", step, *own):  # for dropout, say, in a network of the user's own
         for site in model.sites[model.stage.start : min(model.stage.stop, max(turns) + 1)]:
             # A context a site: leaving it frees the rounded copies of the site's weights.
             rounds, keeps = model.precision == "bfloat16", _rounded_weights_keep_gradients()
