@@ -180,20 +180,14 @@ def _merged(by_site: list[list[Finding]]) -> list[Finding]:
 
 
 def _turns(model: Model) -> list[tuple[int, ...]]:
-    return [
-        model.schedule.sites(model.config.seed, step, len(model.sites), model.steps_per_site)
-        for step in range(model.total_steps)
-    ]
+    return [model.turns(step) for step in range(model.total_steps)]
 
 
 def _steps(model: Model, each: int) -> list[int]:
     """Steps after which every site has learned `each` times."""
-    found: list[int] = []
-    turns = _turns(model)
-    for site in range(len(model.sites)):
-        mine = [step for step, turn in enumerate(turns) if site in turn]
-        found += mine[:each]
-    return sorted(set(found))
+    turns = list(enumerate(_turns(model)))
+    mine = ([step for step, turn in turns if site in turn][:each] for site in range(len(model.sites)))
+    return sorted(set().union(*mine))
 
 
 def _schedule(model: Model) -> list[Finding]:

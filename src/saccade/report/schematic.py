@@ -62,11 +62,10 @@ class Flow:
 
 def flow(model: Model, images: ImageSet, site: int) -> Flow:
     """Take the first step at which `site` learns; `model` is changed by it, and should be small and in float64."""
-    turns = (_turns(model, step) for step in range(model.total_steps))
-    found = next(((step, now) for step, now in enumerate(turns) if site in now), None)
-    if found is None:
+    step = next((step for step in range(model.total_steps) if site in model.turns(step)), None)
+    if step is None:
         raise InputError(f"Site {site} learns at no step of {model.config.schedule}; it takes more epochs.")
-    step, learning = found
+    learning = model.turns(step)
     before = {name: p.detach().clone() for name, p in model.modules().named_parameters()}
     errors = {index: _carriers(world_at(model, images, index)) for index in learning}
     train_step(model, images, step)
@@ -81,10 +80,6 @@ def flow(model: Model, images: ImageSet, site: int) -> Flow:
                 for one in carriers
             )
     return Flow(learning, moved, errors)
-
-
-def _turns(model: Model, step: int) -> tuple[int, ...]:
-    return model.schedule.sites(model.config.seed, step, len(model.sites), model.steps_per_site)
 
 
 def _stages(site: Any) -> list[str]:

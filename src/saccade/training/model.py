@@ -75,6 +75,10 @@ class Model:
     def total_steps(self) -> int:
         return self.schedule.length(len(self.sites), self.steps_per_site)
 
+    def turns(self, step: int) -> tuple[int, ...]:
+        """The sites that learn at a step."""
+        return self.schedule.sites(self.config.seed, step, len(self.sites), self.steps_per_site)
+
     def modules(self) -> nn.ModuleList:
         """All that is saved: the sites hold the layers, the heads, the losses, feedback weights and inverses."""
         return nn.ModuleList(self.sites)
@@ -331,7 +335,7 @@ def train_step(model: Model, images: ImageSet, step: int, watch: list[dict[str, 
     diagnostics are appended to it, at the cost of one more backpropagation step.
     """
     model.recent = []
-    turns = model.schedule.sites(model.config.seed, step, len(model.sites), model.steps_per_site)
+    turns = model.turns(step)
     if max(turns) < model.stage.start:
         return
     if model.stage.start == 0:
