@@ -94,8 +94,7 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
     if device.type == "cpu":
         keep_freed_memory()
     precision = pick_precision(config.precision, device)
-    loss = make_loss(config.loss)
-    wants = needs(loss)
+    wants = needs(make_loss(config.loss))
     if wants.labels and images.labels is None:
         raise InputError(f"The loss {config.loss} learns from labels, and the images {images.name} have none.")
     if config.batch > len(images):
@@ -109,14 +108,15 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
     begin(encoder, config)
     schedule = create(config.schedule, SCHEDULES, "schedule")
     rule = make_rule(config.rule)
-    sites = _sites(config, encoder, schedule, shape, images)
+    shapes, groups = networks.shapes(encoder, shape), schedule.groups(len(encoder))
+    sites = _sites(config, encoder, groups, shapes, images.class_count if wants.labels else None)
     if _feeds_back(config.rule) and all(len(maps_of(nn.ModuleList(site.stages()))) < 2 for site in sites):
         raise InputError(
             f"The rule {config.rule} replaces the weights that carry errors from one map to the map below, and there "
             f"are none with the loss {config.loss} under the schedule {config.schedule}; it takes e2e, larger blocks, or bp."
         )
     size = 2 if precision == "bfloat16" else dtype.itemsize
-    below = _shapes_below(encoder, schedule, shape)
+    below = [shapes[group.start] for group in groups]
     _refuse_too_large(config, sites, below, size * rows * (config.batch // ranks.count), device)
     for site, features in zip(sites, below, strict=True):
         site.to(device, dtype).to(memory_format=torch.channels_last)
@@ -142,7 +142,7 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
             _try_loss(config, site, features, rows * count, labels, grid)
     stage = range(len(sites))
     if ranks.count > 1 and not ranks.shares:
-        stage = stages(sites, _shapes_below(encoder, schedule, shape), ranks.count)[ranks.rank]
+        stage = stages(sites, below, ranks.count)[ranks.rank]
     steps_per_epoch = len(images) // config.batch
     return Model(
         config,
@@ -267,29 +267,22 @@ def _feeds_back(rule: str) -> bool:
 
 
 def _sites(
-    config: TrainConfig, encoder: nn.Sequential, schedule: Any, shape: tuple[int, ...], images: ImageSet
+    config: TrainConfig, encoder: nn.Sequential, groups: list[range], shapes: list[tuple[int, ...]], classes: int | None
 ) -> list[Site]:
-    shapes = networks.shapes(encoder, shape)
-    wants = needs(make_loss(config.loss))
+    """One site a group of layers, with the head and the loss that train it; `classes` where the loss needs labels."""
     sites = []
-    for index, group in enumerate(schedule.groups(len(encoder))):
+    for index, group in enumerate(groups):
         head: nn.Module | None = None
         embedding = shapes[group.stop]
-        if wants.head:
-            classes = images.class_count if wants.labels else None
-            head = networks.head(head_of(config), embedding, classes, config.seed, index, bias=classes is not None)
-            embedding = networks.output_shape(head, embedding)
         with draws.seeded(config.seed, "loss", index):
             loss: Any = make_loss(config.loss)
+            if needs(loss).head:
+                head = networks.head(head_of(config), embedding, classes, config.seed, index, bias=classes is not None)
+                embedding = networks.output_shape(head, embedding)
             if hasattr(loss, "sized"):
                 loss.sized(embedding)
         sites.append(Site(index, nn.Sequential(*(encoder[k] for k in group)), head, loss))
     return sites
-
-
-def _shapes_below(encoder: nn.Sequential, schedule: Any, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    shapes = networks.shapes(encoder, shape)
-    return [shapes[group.start] for group in schedule.groups(len(encoder))]
 
 
 def _optimizer(config: TrainConfig, parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
