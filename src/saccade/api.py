@@ -53,7 +53,7 @@ from .report.tables import Table
 from .training import build, pick_device, pick_precision, read_weights
 from .training import run as run_training
 from .training.estimate import dry_run as dry_run
-from .training.folder import add_probes, configuration, read_facts, read_metrics, refuse_other_images, timed
+from .training.folder import add_probes, configuration, losses, read_facts, read_metrics, refuse_other_images, timed
 from .training.loop import Progress
 from .training.verify import verify
 from .training.weights import begin, refuse_other_start
@@ -529,11 +529,10 @@ def tensorboard(
 def summary(run: Path | str) -> dict[str, Any]:
     """Where a finished run's files are, the first and last loss of its sites, and how long it took."""
     run, facts = Path(run), read_facts(Path(run))
-    losses: dict[int, list[float]] = {}
-    for row in read_metrics(run):
-        if "loss" in row:
-            losses.setdefault(row["site"], []).append(row["loss"])
-    courses = {f"site {site + 1}: ": f"{found[0]:.4g} to {found[-1]:.4g}" for site, found in sorted(losses.items())}
+    courses = {
+        f"site {site + 1}: ": f"{points[0][1]:.4g} to {points[-1][1]:.4g}"
+        for site, points in sorted(losses(read_metrics(run)).items())
+    }
     said: dict[str, Any] = {"weights": run / "weights.safetensors", "metrics": run / "metrics.jsonl"}
     if courses:
         said["loss"] = "; ".join(f"{site if len(courses) > 1 else ''}{course}" for site, course in courses.items())

@@ -26,7 +26,7 @@ from ..plausibility.verdict import CONDITIONS, Report
 from ..report.run import probe_tables
 from ..report.tables import Cell, Table, number_text, to_markdown
 from ..training.checkpoint import portable
-from ..training.folder import read_facts, read_json, read_metrics, timed
+from ..training.folder import losses, read_facts, read_json, read_metrics, timed
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 CITATION = """@article{tang2022biologically,
@@ -177,13 +177,9 @@ def _audited(audit: Report) -> str:
 
 def _losses(run: Path) -> list[str]:
     """The first and last mean loss of every site."""
-    sites: dict[int, list[float]] = {}
-    for row in read_metrics(run):
-        if "loss" in row:
-            sites.setdefault(row["site"], []).append(row["loss"])
     return [
-        f"Training loss of site {site + 1}: {number_text(losses[0], 2)} at first, {number_text(losses[-1], 2)} at the end.\n"
-        for site, losses in sorted(sites.items())
+        f"Training loss of site {site + 1}: {number_text(points[0][1], 2)} at first, {number_text(points[-1][1], 2)} at the end.\n"
+        for site, points in sorted(losses(read_metrics(run)).items())
     ]
 
 

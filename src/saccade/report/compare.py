@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..training.folder import configuration, read_facts, read_metrics, timed
+from ..training.folder import configuration, losses, read_facts, read_metrics, timed
 from .figures import lines, loss_curve
 from .page import Block, Section, Svg, Text
 from .run import probes_by_measurement
@@ -127,12 +127,8 @@ def _surroundings(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _losses(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """The loss by epoch of every site, by ", site 1" and so on, or "" where there is one."""
-    rows = [row for row in read_metrics(folder) if "loss" in row]
-    several = len({row["site"] for row in rows}) > 1
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        curves.setdefault(f", site {row['site'] + 1}" if several else "", []).append((row["epoch"], row["loss"]))
-    return curves
+    found = losses(read_metrics(folder))
+    return {f", site {site + 1}" if len(found) > 1 else "": points for site, points in found.items()}
 
 
 def _results(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:

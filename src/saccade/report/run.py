@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.run import to_yaml
-from ..training.folder import read_config, read_json, read_metrics, read_probes
+from ..training.folder import losses, read_config, read_json, read_metrics, read_probes
 from .figures import lines, loss_curve
 from .page import Block, Code, Facts, Section, Svg, Text
 from .tables import Cell, Spread, Table, number_text, spread
@@ -44,11 +44,9 @@ def _what(folder: Path) -> Section:
 
 
 def _loss(metrics: list[Row]) -> Section:
-    rows = [row for row in metrics if "loss" in row]
-    several = len({row["site"] for row in rows}) > 1
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        curves.setdefault(_site(row) if several else "loss", []).append((row["epoch"], row["loss"]))
+    found = losses(metrics)
+    several = len(found) > 1
+    curves = {f"site {site + 1}" if several else "loss": points for site, points in found.items()}
     blocks: list[Block] = []
     if curves:
         each = ", of each site (a group of layers with a loss of its own)" if several else ""

@@ -292,6 +292,19 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def losses(metrics: list[dict[str, Any]]) -> dict[int, list[tuple[float, float]]]:
+    """The points (epoch, mean loss since the point before) of every site, by its number from 0.
+
+    >>> losses([{"step": 5, "site": 1, "epoch": 0.5, "loss": 2.0}, {"step": 5, "site": 1, "warning": "collapse"}])
+    {1: [(0.5, 2.0)]}
+    """
+    found: dict[int, list[tuple[float, float]]] = {}
+    for row in metrics:
+        if "loss" in row:
+            found.setdefault(row["site"], []).append((row["epoch"], row["loss"]))
+    return found
+
+
 def _is_row(row: Any) -> bool:
     """A step and a site; else numbers, words, and numbers by name or in order."""
 
