@@ -93,9 +93,9 @@ def corrupted(images: ImageSet, name: str, severity: int, seed: int = 0) -> Imag
     return _like(images, torch.cat(made), f"{images.name} under {name} {severity}")
 
 
-def deformed(images: ImageSet, views: str, seed: int = 0, size: int | None = None) -> ImageSet:
+def deformed(images: ImageSet, views: str, seed: int = 0) -> ImageSet:
     """Each picture's one view under a policy, drawn once and for all from the seed and its place, as uint8."""
-    deform = deformation(views, seed, size)
+    deform = deformation(views, seed)
     made = [_bytes(deform(images.batch(i), i.to(images.device))).cpu() for i in torch.arange(len(images)).split(500)]
     return _like(images, torch.cat(made), f"{images.name} as {views}")
 

@@ -66,7 +66,7 @@ def audit(config: TrainConfig, images: ImageSet | None = None, steps: int = STEP
     worlds = [world_at(model, images, index) for index in range(len(model.sites))]
     by_site = [learning.examine(world) for world in worlds]
     report.findings = [*found, *_merged(by_site), *_schedule(model), *_optimizer(model)]
-    _peeking(report, model, images, worlds)
+    _peeking(report, images, worlds)
     start = {name: p.detach().clone() for name, p in model.modules().named_parameters()}
     feedback = _feedback(report, model, worlds, start)
     turns = _steps(model, steps)
@@ -255,7 +255,7 @@ def _optimizer(model: Model) -> list[Finding]:
 # --------------------------------------------------------------------------------------------- (iv) labels that are peeked at
 
 
-def _peeking(report: Report, model: Model, images: ImageSet, worlds: list[World]) -> None:
+def _peeking(report: Report, images: ImageSet, worlds: list[World]) -> None:
     """Labels that reach a step by another way than the loss's arguments: change them in place, and look for copies."""
     if images.labels is None or "unsupervised" in {f.condition for f in report.findings if f.verdict == VIOLATED}:
         return

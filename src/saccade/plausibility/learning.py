@@ -74,7 +74,7 @@ def _rule(world: World, base: Updates) -> list[Finding]:
             [*simple.values(), *statistic],
             "from errors to weights stand sums, local derivatives and Hebbian products",
         ),
-        "asymmetric": (_transport(world, base, maps, trace), _unmoved(world, maps)),
+        "asymmetric": (_transport(world, base, maps, trace), _unmoved(maps)),
         "unsupervised": (_labels(world, base), "with the errors held, labels move no update"),
     }
     return [Finding("rule", c, VIOLATED if bad else MET, bad or [good]) for c, (bad, good) in seen.items()]
@@ -136,7 +136,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _unmoved(world: World, maps: dict[str, list[str]]) -> str:
+def _unmoved(maps: dict[str, list[str]]) -> str:
     if len(maps) < 2:
         return "no map stands above another, so that no error goes down through weights"
     return "other weights in any map, with all activity and the errors at the top held, leave the other maps' updates as they were"

@@ -20,6 +20,7 @@ _SCALES = (0.02, 0.1, 0.3, 1.0, 3.0)  # of the embeddings: somewhere among them 
 _SMALL = 1e-6  # a change that crosses no threshold
 _STILL = 1e-9  # an error that moves by less, relative to the largest, has not moved
 _GRID = (3, 3)
+_PLAIN = "between embeddings and errors stand sums, differences, absolute values, signs and thresholds alone"
 
 
 @dataclass
@@ -104,7 +105,7 @@ def examine(site: Any, shape: tuple[int, ...], images: int) -> tuple[list[Findin
     findings = [
         Finding("loss", "space", VIOLATED if space[0] else MET, [space[1], *gates]),
         Finding("loss", "time", VIOLATED if time[0] else MET, time[1]),
-        Finding("loss", "simple", VIOLATED if operations else MET, operations or [_plain_text(subject)]),
+        Finding("loss", "simple", VIOLATED if operations else MET, operations or [_PLAIN]),
         Finding("loss", "asymmetric", VIOLATED if symmetric else MET, symmetric or [_one_way(subject)]),
         Finding("loss", "unsupervised", VIOLATED if labels else MET, labels or ["no label is among its arguments"]),
     ]
@@ -122,10 +123,6 @@ def _moved(before: Tensor | None, after: Tensor | None, still: float = _STILL) -
     if before is None or after is None:
         return before is not after
     return bool((after - before).abs().max() > still * before.abs().max().clamp_min(1e-30))
-
-
-def _plain_text(subject: Subject) -> str:
-    return "between embeddings and errors stand sums, differences, absolute values, signs and thresholds alone"
 
 
 def _one_way(subject: Subject) -> str:

@@ -125,28 +125,17 @@ def lines(
 
 
 def distances(
-    before: tuple[ArrayLike, ArrayLike],
-    after: tuple[ArrayLike, ArrayLike],
-    m1: float | None,
-    m2: float | None,
-    *,
-    xlabel: str = "L1 distance between two embeddings",
+    before: tuple[ArrayLike, ArrayLike], after: tuple[ArrayLike, ArrayLike], m1: float | None, m2: float | None
 ) -> str:
     """Histograms of the distances of (positive, negative) pairs before and after training, with the margins drawn in
     where there are any: the hinge loss wants positives below m1 and negatives beyond m2.
 
     Raises InputError where a kind of pair has no distances, or some are not finite.
     """
-    return pair_histograms({"Before training": before, "After training": after}, m1, m2, xlabel=xlabel)
+    return pair_histograms({"Before training": before, "After training": after}, m1, m2)
 
 
-def pair_histograms(
-    panels: Mapping[str, tuple[ArrayLike, ArrayLike]],
-    m1: float | None,
-    m2: float | None,
-    *,
-    xlabel: str = "L1 distance between two embeddings",
-) -> str:
+def pair_histograms(panels: Mapping[str, tuple[ArrayLike, ArrayLike]], m1: float | None, m2: float | None) -> str:
     """As `distances`, one panel for each of `panels`, {title: (positives, negatives)}."""
     arrays = [[np.asarray(pairs, dtype=float).ravel() for pairs in both] for both in panels.values()]
     if not arrays or not all(pairs.size and np.isfinite(pairs).all() for both in arrays for pairs in both):
@@ -175,7 +164,7 @@ def pair_histograms(
             axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.set_title(plain(title), loc="left", fontsize=11, fontweight="bold")
             axes.set_ylabel("% of pairs")
-        every[-1].set_xlabel(plain(xlabel))
+        every[-1].set_xlabel("L1 distance between two embeddings")
         legend_below(figure, every[0])
         return as_svg(figure)
 
