@@ -109,8 +109,12 @@ class Feedback(Converted):
         y = _apply(self, x.detach(), _Share.apply(self.weight, self.feedback) if trains else self.weight)
         if not x.requires_grad:
             return y
+        return _Downward.apply(y, x, self.downward(), self)
+
+    def downward(self) -> Tensor:
+        """The weights that errors run down through, in the forward weights' shape."""
         feedback = self.feedback.detach()
-        return _Downward.apply(y, x, feedback * self.weight.detach().sign() if self.signs else feedback, self)
+        return feedback * self.weight.detach().sign() if self.signs else feedback
 
 
 class _Tape(list):

@@ -42,12 +42,12 @@ def measure(site: Site, batch: Batch, gradients: dict[str, Tensor], expected: di
     """
     row: dict[str, Any] = {"angle_to_bp": {}, "feedback_angle": {}, "feedback_ratio": {}}
     for name, gradient in gradients.items():
-        if name in expected and not name.startswith("inverses."):
+        if name in expected:  # inverses, of which backpropagation has none, are not
             row["angle_to_bp"][name] = round(measures.angle(gradient, expected[name]), 4)
     for name, part in site.named_modules():
         if isinstance(part, Feedback):
             weight: Tensor = part.weight.detach()
-            feedback = part.feedback.detach() * weight.sign() if part.signs else part.feedback.detach()
+            feedback = part.downward()
             row["feedback_angle"][name] = round(measures.angle(feedback, weight), 4)
             row["feedback_ratio"][name] = round(measures.norm_ratio(feedback, weight), 6)
     if len(site.inverses):
@@ -55,14 +55,14 @@ def measure(site: Site, batch: Batch, gradients: dict[str, Tensor], expected: di
             twin = copy.deepcopy(site)  # whose running statistics may move
             row["reconstruction"] = [round(e, 6) for e in reconstruction_errors(twin, batch.inputs)]
     z = batch.views[0].flatten(1).float()
-    row["embedding_std"] = round(float(measures.embedding_std(z)), 6)
+    row["embedding_std"] = round(measures.embedding_std(z), 6)
     # A feature map's singular values would cost more than the step; numbers that are not finite have none.
     if z.shape[1] <= 1024 and bool(z.isfinite().all()):
-        row["rank_me"] = round(float(measures.rank_me(z)), 4)
-        row["participation_ratio"] = round(float(measures.participation_ratio(z)), 4)
+        row["rank_me"] = round(measures.rank_me(z), 4)
+        row["participation_ratio"] = round(measures.participation_ratio(z), 4)
     return {name: value for name, value in row.items() if value != {}}
 
 
 def snapshot(site: Site) -> dict[str, Tensor]:
     """Copies of the gradients that a rule has just filled."""
-    return {name: p.grad.detach().clone() for name, p in site.named_parameters() if isinstance(p.grad, torch.Tensor)}
+    return {name: p.grad.detach().clone() for name, p in site.named_parameters() if p.grad is not None}
