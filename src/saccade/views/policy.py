@@ -80,11 +80,10 @@ class Policy:
                 shape = (shape[0], *size)
 
         views = torch.empty((len(images), shape[0], *size), device=images.device)
-        group = (
-            max(_GROUP // max(images[0].numel(), 1), 1) if images.device.type == "cpu" and len(images) else len(images)
-        )
+        fitting = _GROUP // max(math.prod(images.shape[1:]), 1) if images.device.type == "cpu" else len(images)
+        group = max(fitting, 1)
         with torch.autocast(images.device.type, enabled=False):  # places and colours need float32
-            for start in range(0, len(images), max(group, 1)):
+            for start in range(0, len(images), group):
                 part = slice(start, start + group)
                 x = images[part].float()
                 x = x.div_(255) if images.dtype == torch.uint8 else x
@@ -239,11 +238,8 @@ def _apply_affine(x: Tensor, o: dict[str, Any], size: tuple[int, int], matrix: T
 
 def _apply_jitter(x: Tensor, o: dict[str, Any], size: tuple[int, int], *parameters: Tensor) -> Tensor:
     # torchvision shuffles the four at each call; here their order is fixed, which one pass over a batch allows.
-    functions = (deform.brightness, deform.contrast, deform.saturation, deform.hue)
-    for name, function, parameter in zip(
-        ("brightness", "contrast", "saturation", "hue"), functions, parameters, strict=True
-    ):
-        x = function(x, parameter) if o[name] else x
+    for name, parameter in zip(("brightness", "contrast", "saturation", "hue"), parameters, strict=True):
+        x = getattr(deform, name)(x, parameter) if o[name] else x
     return x
 
 
