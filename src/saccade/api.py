@@ -47,6 +47,7 @@ from .report import figures
 from .report.audit import Audited
 from .report.compare import Comparison
 from .report.compare import compare as compare_runs
+from .report.margins import own as own_margins
 from .report.page import Block, Picture, Section, Svg, Text, write_page
 from .report.run import run_sections
 from .report.tables import Table
@@ -115,9 +116,8 @@ def default_folder(config: TrainConfig) -> Path:
     """`runs/` and a name made of the choices."""
     parts = (config.data, config.network, config.loss, config.schedule, config.rule, f"seed{config.seed}")
     name = "-".join(str(part) for part in parts)
-    return Path("runs") / "".join(c if c.isalnum() or c in "-_." else "_" for c in name.replace("/", "_"))[-150:].strip(
-        "_"
-    )
+    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    return Path("runs") / plain[-150:].strip("_")
 
 
 def load_encoder(run: Path | str, *, initial: bool = False, device: str = "cpu") -> nn.Sequential:
@@ -391,25 +391,25 @@ def run_page_sections(run: Path | str) -> list[Section]:
         images = _learned_from(run, config, torch.device("cpu"))
     except InputError as error:  # the file has been written over, say
         return [*sections, Section("Views", [Text(str(error))]), what_was_run]
-    policy = views.parse(config.views, config.size)
-    picked = images.batch(torch.arange(min(6, len(images))))
-    drawn = sheet(picked, policy, config.seed, len(picked), 8)
     caption = f"Training images, each with views of it ({config.views})."
-    blocks: list[Block] = [Picture(figures.picture(drawn), caption)]
-    sections.append(Section("Views", blocks))
-    loss = make_loss(config.loss)
-    if needs(loss).layout == "pair":
-        margins = (getattr(loss, "m1", None), getattr(loss, "m2", None))
+    sections.append(Section("Views", [Picture(figures.picture(_sample(images, config)), caption)]))
+    if needs(make_loss(config.loss)).layout == "pair":
         caption = (
             "L1 distances between embeddings of two views, of one picture (positive) and of two (negative), in a batch."
         )
         try:
             found = distances(run, images)
-            block: Block = Svg(figures.distances(found["before"], found["after"], *margins), caption)
+            block: Block = Svg(figures.distances(found["before"], found["after"], *own_margins(config)), caption)
         except InputError as error:  # the encoder that it began with is gone, say
             block = Text(str(error))
         sections.append(Section("Distances of pairs", [block]))
     return [*sections, what_was_run]
+
+
+def _sample(images: ImageSet, config: TrainConfig) -> Tensor:
+    """A sheet of the first six images, each with eight views: uint8 (3, height, width)."""
+    policy = views.parse(config.views, config.size)
+    return sheet(images.batch(torch.arange(min(6, len(images)))), policy, config.seed)
 
 
 def page(run: Path | str) -> Path:
@@ -501,8 +501,6 @@ def tensorboard(
     config = configuration(run)
     place = torch.device("cpu")
     loaded = _learned_from(run, config, place) if images is None else _images(images, config, place)
-    picked = loaded.batch(torch.arange(min(6, len(loaded))))
-    policy = views.parse(config.views, config.size)
     weights: dict[int, nn.Module] = {0: load_encoder(run, initial=True)}
     embeddings = None
     facts = read_facts(run)
@@ -520,7 +518,7 @@ def tensorboard(
         Path(out) if out is not None else run / "tensorboard",
         read_metrics(run),
         config=to_yaml(config),
-        sheet=sheet(picked, policy, config.seed, len(picked), 8),
+        sheet=_sample(loaded, config),
         weights=weights,
         embeddings=embeddings,
     )

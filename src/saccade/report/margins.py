@@ -11,7 +11,7 @@ from .tables import Cell, Table
 
 def table(found: Sequence[Margins], config: TrainConfig, beyond: float, within: float) -> Table:
     """A row a site: medians, the proposals, and what the loss's own margins, if it has any, leave beyond and within."""
-    m1, m2 = _own(config)
+    m1, m2 = own(config)
     header = ["site", "median of positives", "median of negatives", "proposed m1", "proposed m2"]
     if m1 is not None and m2 is not None:
         header += [f"positives beyond m1={m1:g} (%)", f"negatives within m2={m2:g} (%)"]
@@ -28,9 +28,10 @@ def table(found: Sequence[Margins], config: TrainConfig, beyond: float, within: 
 def figure(found: Sequence[Margins], config: TrainConfig) -> str:
     """The distances' histograms, a panel a site, with the loss's own margins, as SVG."""
     panels = {f"site {site}": (one.positives, one.negatives) for site, one in enumerate(found, 1)}
-    return figures.pair_histograms(panels, *_own(config))
+    return figures.pair_histograms(panels, *own(config))
 
 
-def _own(config: TrainConfig) -> tuple[float | None, float | None]:
+def own(config: TrainConfig) -> tuple[float | None, float | None]:
+    """The margins m1 and m2 of the configured loss, None where it has none."""
     loss = make(config.loss)
     return getattr(loss, "m1", None), getattr(loss, "m2", None)
