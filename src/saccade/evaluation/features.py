@@ -2,23 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from saccade.allocator import keep_freed_memory
-from saccade.errors import InputError
-from saccade.networks import evaluating
-
-
-class Images(Protocol):
-    """What is read of a set of images: its length and any batch of it, uint8 (b, channels, height, width)."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, index: Tensor) -> Tensor: ...
+from ..allocator import keep_freed_memory
+from ..data import ImageSet
+from ..errors import InputError
+from ..networks import evaluating
 
 
 def pooled_grid(shape: Sequence[int], pool_to: int | None) -> tuple[int, int] | None:
@@ -45,7 +37,7 @@ def device_of(modules: Iterable[nn.Module]) -> torch.device | None:
 @torch.no_grad()
 def features(
     encoder: Iterable[nn.Module],
-    images: Images,
+    images: ImageSet,
     layers: Sequence[int],
     *,
     pool_to: int | None = None,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from saccade.errors import InputError
+from ..errors import InputError
 
 _METRICS = ("cosine", "l1", "l2")
 _DISTANCES = 2**25  # held at a time: 128 MiB in float32

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from saccade import draws
-from saccade.errors import InputError
+from .. import draws
+from ..errors import InputError
 
 STRENGTHS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5)  # the middle one comes first
 _ROWS = 500  # rows at a time: a block of 500 x 4,096 features stays in the cache between its two matrix products

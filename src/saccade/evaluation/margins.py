@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,6 +94,4 @@ def _proposed(positives: Tensor, negatives: Tensor, beyond: float, within: float
 
 def quantile(x: Tensor, q: float) -> float:
     """torch's own refuses more than 16 million numbers."""
-    import numpy as np
-
     return float(np.quantile(x.double().numpy(), q))

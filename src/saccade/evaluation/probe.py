@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saccade import draws, networks, views
-from saccade.config.run import TrainConfig
-from saccade.config.view_names import steady
-from saccade.data import ImageSet
-from saccade.errors import InputError
-from saccade.evaluation.features import features, pooled_grid
-from saccade.evaluation.knn import knn_accuracy
-from saccade.evaluation.linear import accuracy, fit_adam, fit_exact
+from .. import draws, networks, views
+from ..config.run import TrainConfig
+from ..config.view_names import steady
+from ..data import ImageSet
+from ..errors import InputError
+from .features import features, pooled_grid
+from .knn import knn_accuracy
+from .linear import accuracy, fit_adam, fit_exact
 
 PROTOCOLS = ("exact", "paper", "knn")
 POOL_TO = 4096  # features a layer, for the exact probe
