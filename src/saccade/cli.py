@@ -98,6 +98,17 @@ def _parser(command: str, epilog: str = "", **options: Any) -> Parser:
     return Parser(prog=f"saccade {command}", description=described, epilog=told, **options)
 
 
+def _parser_with_recipe(command: str, **options: Any) -> Parser:
+    """The parser of a command that takes a recipe, every field of it, and what the command adds."""
+    epilog = f"RECIPE is a YAML file or one of: {', '.join(recipes())}. Options stand above it."
+    parser = _parser(command, epilog, usage=f"saccade {command} [RECIPE] [options]", **options)
+    parser.add_argument(
+        "--config", type=str | None, default=None, help=f"a recipe; saccade {command} RECIPE is the same"
+    )
+    parser.add_class_arguments(TrainConfig, nested_key=None)
+    return parser
+
+
 def _parser_of(command: str) -> Parser:
     try:
         globals()[f"_{command}"](terminal.ASK)
@@ -110,10 +121,7 @@ def _parser_of(command: str) -> Parser:
 
 
 def _train(argv: list[str]) -> int:
-    epilog = f"RECIPE is a YAML file or one of: {', '.join(recipes())}. Options stand above it."
-    parser = _parser("train", usage="saccade train [RECIPE] [options]", epilog=epilog, print_config=None)
-    parser.add_argument("--config", type=str | None, default=None, help="a recipe; saccade train RECIPE is the same")
-    parser.add_class_arguments(TrainConfig, nested_key=None)
+    parser = _parser_with_recipe("train", print_config=None)
     parser.add_argument("--out", type=str | None, default=None, help="folder of the run (default: under runs/)")
     parser.add_argument(
         "--dry_run", type=bool, default=False, help="show parameters, memory and estimated time, train nothing"
@@ -300,10 +308,7 @@ def _views(argv: list[str]) -> int:
 
 
 def _audit(argv: list[str]) -> int:
-    epilog = f"RECIPE is a YAML file or one of: {', '.join(recipes())}. Options stand above it."
-    parser = _parser("audit", usage="saccade audit [RECIPE] [options]", epilog=epilog)
-    parser.add_argument("--config", type=str | None, default=None, help="a recipe; saccade audit RECIPE is the same")
-    parser.add_class_arguments(TrainConfig, nested_key=None)
+    parser = _parser_with_recipe("audit")
     parser.add_argument("--all", type=bool, default=False, help="every cell of the paper's tables, and nothing else")
     parser.add_argument(
         "--results", type=str | None, default=None, help="with --all: folder of the accuracies (results)"
@@ -514,10 +519,7 @@ def _quickstart(argv: list[str]) -> int:
 
 
 def _margins(argv: list[str]) -> int:
-    epilog = f"RECIPE is a YAML file or one of: {', '.join(recipes())}. Options stand above it."
-    parser = _parser("margins", usage="saccade margins [RECIPE] [options]", epilog=epilog)
-    parser.add_argument("--config", type=str | None, default=None, help="a recipe; saccade margins RECIPE is the same")
-    parser.add_class_arguments(TrainConfig, nested_key=None)
+    parser = _parser_with_recipe("margins")
     terminal.add_int(parser, "--batches", 1, "batches of views to measure")
     parser.add_argument(
         "--beyond", type=float, default=0.5, help="share of positive pairs that m1 is to leave beyond it"
