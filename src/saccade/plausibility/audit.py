@@ -280,9 +280,7 @@ def _peeking(report: Report, images: ImageSet, worlds: list[World]) -> None:
     ]
     if moved or copies:
         how = f"updates of {', '.join(moved[:3])} move with them" if moved else "a copy of them is read during the step"
-        report.findings = [f for f in report.findings if (f.part, f.condition) != ("loss", "unsupervised")]
-        text = f"labels reach the step although the loss does not declare them: {how}"
-        report.findings.append(Finding("loss", "unsupervised", VIOLATED, [text]))
+        report.blame("loss", "unsupervised", f"labels reach the step although the loss does not declare them: {how}")
 
 
 # ----------------------------------------------------------------------------------- (iii) feedback weights, over time
@@ -310,9 +308,8 @@ def _feedback(report: Report, model: Model, worlds: list[World], start: dict[str
                     continue
                 found.setdefault(f"{name} beside {weight}", (x, x.detach().clone(), weight))
                 if _same_values(x.detach(), start[weight]):
-                    report.findings = [f for f in report.findings if (f.part, f.condition) != ("rule", "asymmetric")]
                     text = f"{name} has the values of the forward weights {weight} at the start: the way down is a copy"
-                    report.findings.append(Finding("rule", "asymmetric", VIOLATED, [text]))
+                    report.blame("rule", "asymmetric", text)
     return found
 
 

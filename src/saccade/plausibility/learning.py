@@ -4,7 +4,7 @@ A site's updates are computed again and again with something changed and all els
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,7 +60,7 @@ def _rule(world: World, base: Updates) -> list[Finding]:
     trace, found = _traced(world)
     simple = {
         (kind, op.place): _shown(op, kind)
-        for op, kind in _complex(trace, [trace.node(g) for g in found.values()])
+        for op, kind in _complex(trace, trace.tainted, [*map(trace.node, found.values()), *trace.item], products=False)
         if op.place not in network
     }
     statistic = [f"a statistic of the batch: {text}" for text in shares[:1]] if not simple else []
@@ -328,26 +328,19 @@ def _shown(op: Op, kind: str) -> str:
     return f"{kind}: {op.name} at {op.place}{f' in {op.module}' if op.module else ''}, result {op.shape}"
 
 
-def _complex(trace: _Named, ends: list[int]) -> list[tuple[Any, str]]:
-    kinds = [
-        (op, complexity(op, trace.tainted.__contains__, products=False, transfer=True))
-        for op in trace.behind(ends + trace.item)
-    ]
+def _complex(trace: Trace, tainted: set[int], ends: Iterable[int], *, products: bool) -> list[tuple[Op, str]]:
+    """The operations that `ends` hang on and that are not simple, each with what is not."""
+    kinds = ((op, complexity(op, tainted.__contains__, products=products, transfer=True)) for op in trace.behind(ends))
     return [(op, kind) for op, kind in kinds if kind]
 
 
-def _forward_operations(world: World) -> list[tuple[Any, str]]:
+def _forward_operations(world: World) -> list[tuple[Op, str]]:
     """Operations of the forward pass that are not simple."""
     copied, trace = world.copied(), Trace()
     inputs = world.batch.inputs.clone()
     with trace, _naming(trace, copied.site), torch.no_grad():
         outputs = copied.site(inputs)
-    tainted = trace.after([trace.node(inputs)])
-    kinds = [
-        (op, complexity(op, tainted.__contains__, products=True, transfer=True))
-        for op in trace.behind([trace.node(o) for o in outputs])
-    ]
-    return [(op, kind) for op, kind in kinds if kind]
+    return _complex(trace, trace.after([trace.node(inputs)]), map(trace.node, outputs), products=True)
 
 
 def _labels(world: World, base: Updates) -> list[str]:

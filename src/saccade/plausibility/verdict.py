@@ -52,6 +52,11 @@ class Report:
         """The four choices in a row."""
         return ", ".join(str(self.configuration[key]) for key in ("loss", "schedule", "rule", "optimizer"))
 
+    def blame(self, part: str, condition: str, evidence: str) -> None:
+        """Put a violation in the place of what was found of a part under a condition."""
+        self.findings = [f for f in self.findings if (f.part, f.condition) != (part, condition)]
+        self.findings.append(Finding(part, condition, VIOLATED, [evidence]))
+
     def violations(self) -> set[tuple[str, str]]:
         """(part, condition) of each violation."""
         return {(f.part, f.condition) for f in self.findings if f.verdict == VIOLATED}
