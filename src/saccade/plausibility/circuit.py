@@ -47,9 +47,9 @@ class Population:
     """
 
     name: str
-    excitatory: bool
-    wide: bool
-    gain: float
+    excitatory: bool = True
+    wide: bool = True
+    gain: float = 1.0
     bias: float = 0.0
     inputs: tuple[tuple[str, float, str], ...] = ()
     ceiling: float = 1.0
@@ -84,71 +84,43 @@ class Circuit:
         graded, endless = 1 / m2, float("inf")
         silence = m2 * self.width  # no excitation of a deciding unit exceeds it
         shut = _each("holding", weight=1000 * m2)  # no coordinate exceeds that
+        # Inhibitory companions: a unit that excites needs one to subtract its rate.
         self.populations = [
-            # Inhibitory companions: a unit that excites needs one to subtract its rate.
-            *(
-                Population(f"{name} companion", False, True, 1.0, inputs=_each(name), ceiling=endless)
-                for name in ("seen on", "seen off", "kept on", "kept off")
-            ),
-            *(
-                population
-                for side in ("on", "off")
-                for population in (
-                    Population(
-                        f"load {side}",
-                        True,
-                        True,
-                        1.0,
-                        inputs=(*_each(f"seen {side}", f"kept {side} companion"), *shut),
-                        ceiling=endless,
-                    ),
-                    Population(
-                        f"unload {side}",
-                        False,
-                        True,
-                        1.0,
-                        inputs=(*_each(f"kept {side}", f"seen {side} companion"), *shut),
-                        ceiling=endless,
-                    ),
-                    Population(
-                        f"kept {side}",
-                        True,
-                        True,
-                        1.0,
-                        inputs=(*_each(f"kept {side}"), *_each(f"load {side}", f"unload {side}", weight=_LOADING)),
-                        ceiling=endless,
-                    ),
-                )
+            Population(f"{name} companion", excitatory=False, inputs=_each(name), ceiling=endless)
+            for name in ("seen on", "seen off", "kept on", "kept off")
+        ]
+        for side in ("on", "off"):
+            seen, kept, load, unload = (f"{what} {side}" for what in ("seen", "kept", "load", "unload"))
+            loading = (*_each(kept), *_each(load, unload, weight=_LOADING))
+            self.populations += [
+                Population(load, inputs=(*_each(seen, f"{kept} companion"), *shut), ceiling=endless),
+                Population(
+                    unload, excitatory=False, inputs=(*_each(kept, f"{seen} companion"), *shut), ceiling=endless
+                ),
+                Population(kept, inputs=loading, ceiling=endless),
+            ]
+        far = (*_sum("above", "below", weight=m2), ("after saccade", silence, "each"))
+        near = (*_each("spread", weight=m2), ("before saccade", m2, "each"))
+        self.populations += [
+            Population(
+                "above", gain=graded, inputs=_each("kept on", "seen off", "kept off companion", "seen on companion")
             ),
             Population(
-                "above",
-                True,
-                True,
-                graded,
-                inputs=_each("kept on", "seen off", "kept off companion", "seen on companion"),
+                "below", gain=graded, inputs=_each("seen on", "kept off", "seen off companion", "kept on companion")
             ),
-            Population(
-                "below",
-                True,
-                True,
-                graded,
-                inputs=_each("seen on", "kept off", "seen off companion", "kept on companion"),
-            ),
-            Population("sign above", True, True, gain, inputs=_each("above", weight=m2)),
-            Population("sign below", True, True, gain, inputs=_each("below", weight=m2)),
-            Population(
-                "far", False, False, gain, -m1, (*_sum("above", "below", weight=m2), ("after saccade", silence, "each"))
-            ),
-            Population("spread", False, False, 1.0, inputs=_sum("above", "below")),
-            Population("near", False, False, gain, m2, (*_each("spread", weight=m2), ("before saccade", m2, "each"))),
-            Population("shut pull", False, False, 1.0, 1.0, _each("far")),
-            Population("shut push", False, False, 1.0, 1.0, _each("near")),
-            Population("pull up", True, True, 1.0, inputs=_each("sign below", "shut pull")),
-            Population("pull down", True, True, 1.0, inputs=_each("sign above", "shut pull")),
-            Population("push up", True, True, 1.0, inputs=_each("sign above", "shut push")),
-            Population("push down", True, True, 1.0, inputs=_each("sign below", "shut push")),
-            Population("up", True, True, 1.0, inputs=_each("pull up", "push up")),
-            Population("down", True, True, 1.0, inputs=_each("pull down", "push down")),
+            Population("sign above", gain=gain, inputs=_each("above", weight=m2)),
+            Population("sign below", gain=gain, inputs=_each("below", weight=m2)),
+            Population("far", excitatory=False, wide=False, gain=gain, bias=-m1, inputs=far),
+            Population("spread", excitatory=False, wide=False, inputs=_sum("above", "below")),
+            Population("near", excitatory=False, wide=False, gain=gain, bias=m2, inputs=near),
+            Population("shut pull", excitatory=False, wide=False, bias=1.0, inputs=_each("far")),
+            Population("shut push", excitatory=False, wide=False, bias=1.0, inputs=_each("near")),
+            Population("pull up", inputs=_each("sign below", "shut pull")),
+            Population("pull down", inputs=_each("sign above", "shut pull")),
+            Population("push up", inputs=_each("sign above", "shut push")),
+            Population("push down", inputs=_each("sign below", "shut push")),
+            Population("up", inputs=_each("pull up", "push up")),
+            Population("down", inputs=_each("pull down", "push down")),
         ]
         self._excites = {p.name: p.excitatory for p in self.populations}
 
