@@ -61,11 +61,8 @@ def run_cells(
         return
     sets = [load(name, root=root, download=download) for name in scale.sets]
     _fit_each_other(MEASURES[table.measure].reads, scale, *sets)
-    for seed, cell, _ in missing:  # what cannot be is said before anything runs
-        fewest = min([len(sets[cell.learns_from]), *(scale.sizes if cell.supervised else ())])
-        config = config_of(cell, scale, seed, fewest)
-        check(config)
-        make_loss(config.loss)
+    for _, cell, _ in missing:  # what cannot be is said before anything runs
+        _check(cell, scale, min([len(sets[cell.learns_from]), *(scale.sizes if cell.supervised else ())]))
     tasks = {
         f"{cell.name}-seed{seed}": (
             table,
@@ -108,9 +105,13 @@ def home(table: PaperTable, cell: Cell, scale: Scale) -> str:
 def check_cells(table: PaperTable, scale: Scale) -> None:
     """Raises InputError for a scale at which a cell's configuration cannot be."""
     for cell in table.cells:
-        config = config_of(cell, scale, 0, MANY)
-        check(config)
-        make_loss(config.loss)
+        _check(cell, scale, MANY)
+
+
+def _check(cell: Cell, scale: Scale, images: int) -> None:
+    config = config_of(cell, scale, 0, images)
+    check(config)
+    make_loss(config.loss)
 
 
 def refuse_idle(table: PaperTable, scale: str, changes: dict[str, Any]) -> None:

@@ -45,6 +45,10 @@ class Scale:
     readings: str = ""  # other options of the cells' losses and rules, such as dtp(order=targets)
     precision: str = "auto"  # of the arithmetic: auto is bfloat16 where the hardware multiplies it fast
 
+    def column(self, size: int, kind: str) -> str:
+        """The column of the scores of classifiers that learned from `size` pictures, on test images that are `kind`."""
+        return f"{size:,} pictures, {kind}" if self.sizes else kind
+
     def said(self, measure: str = "probe") -> str:
         """The scale in a caption: what of it the numbers of a measure (see `scores`) hang on."""
         encoder, train, test = self.sets

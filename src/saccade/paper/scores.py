@@ -152,8 +152,12 @@ def learn(job: Job, images: ImageSet | None = None, part: str = "", share: float
     facts = {name: made.get(name) for name in ("seconds", "resumed_at", "steps", "precision")}
     # A path means nothing on another machine; the hash says which images they were.
     facts["data"] = made["data"] | {"source": Path(made["data"]["source"]).name}
-    settings = {name: value for name, value in asdict(config).items() if name != "data_root"}
-    return Learned(encoder.to(job.device), classifier, settings, facts)
+    return Learned(encoder.to(job.device), classifier, _settings(config), facts)
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """A configuration as a result holds it, without what means nothing on another machine."""
+    return {name: value for name, value in asdict(config).items() if name != "data_root"}
 
 
 def read(
@@ -291,7 +295,7 @@ def tested(job: Job) -> dict[str, Any]:
             }
             for name in CORRUPTIONS
         }
-    scores = {column(scale, size, kind): score for kind in ("deformed", "plain") for size, score in found[kind].items()}
+    scores = {scale.column(size, kind): score for kind in ("deformed", "plain") for size, score in found[kind].items()}
     return {
         "accuracy": found["deformed"][max(sizes)],
         "scores": scores,
@@ -303,11 +307,6 @@ def tested(job: Job) -> dict[str, Any]:
         "config": learned.config,
         "run": learned.run,
     }
-
-
-def column(scale: Scale, size: int, kind: str) -> str:
-    """The column of a score of `tested`."""
-    return f"{size:,} pictures, {kind}" if scale.sizes else kind
 
 
 def layers(job: Job) -> dict[str, Any]:
@@ -388,8 +387,8 @@ def margins(job: Job) -> dict[str, Any]:
         name: np.round(np.quantile(pairs.double().numpy(), np.linspace(0, 1, 501)), 4).tolist()
         for name, pairs in (("positives", found.positives), ("negatives", found.negatives))
     }
-    settings = {name: value for name, value in asdict(config).items() if name != "data_root"}
-    return {"scores": scores, "quantiles": quantiles, "m1": loss.m1, "m2": loss.m2, "config": settings, "run": {}}
+    own = {"m1": loss.m1, "m2": loss.m2}
+    return {"scores": scores, "quantiles": quantiles, **own, "config": _settings(config), "run": {}}
 
 
 _PROBED = frozenset({*AFTERWARDS, "probe_set"})

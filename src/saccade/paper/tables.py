@@ -66,7 +66,7 @@ class PaperTable:
         if self.columns:
             return self.columns
         if scale.sizes:
-            return tuple(f"{size:,} pictures, {kind}" for kind in (DEFORMED, "plain") for size in scale.sizes)
+            return tuple(scale.column(size, kind) for kind in (DEFORMED, "plain") for size in scale.sizes)
         layers = NETWORKS[scale.network].layers.count("|") + 1
         return tuple(f"layer {k}" for k in range(1, layers + 1))
 
