@@ -175,9 +175,10 @@ class Shards:
                 have[place] = self._kept.pop(place)
             else:
                 missing.setdefault(place[0], []).append(place[1])
+        here = self._kept | have
         for shard, numbers in missing.items():
-            missing[shard] = [n for n in self._near(shard, numbers) if (shard, n) not in self._kept | have]
-        size = sum(map(len, (self._kept | have).values())) + sum(RUN * len(numbers) for numbers in missing.values())
+            missing[shard] = [n for n in self._near(shard, numbers) if (shard, n) not in here]
+        size = sum(map(len, here.values())) + sum(RUN * len(numbers) for numbers in missing.values())
         while self._kept and size > self.buffer + 2 * RUN * self.files:
             oldest = next(iter(self._kept))
             size -= len(self._kept.pop(oldest))
