@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from .. import draws
 from ..errors import InputError
+from ..losses.common import full
 from ..networks import LocallyConnected2d, output_shape
 from .feedback import RandomFeedback, maps_of
 from .gradient import Backpropagation
@@ -157,8 +158,7 @@ class DifferenceTargetPropagation(Backpropagation):
         loss.backward()  # the head's gradient, and dL/dx_{L-1}; nothing passes below it
         gradient = activities[-1].grad
         assert gradient is not None
-        gradient = gradient if gradient.dtype == torch.float64 else gradient.float()
-        shift = -self.eta * (_images(site, batch) if site.needs.reduction == "mean" else 1) * gradient
+        shift = -self.eta * (_images(site, batch) if site.needs.reduction == "mean" else 1) * full(gradient)
         activities[-1] = activities[-1].detach()
 
         if self.order == "targets":
@@ -180,7 +180,7 @@ class DifferenceTargetPropagation(Backpropagation):
             with torch.no_grad():
                 above = site.layers[number](noisy)
             error = inverse(above).to(noisy.dtype) - noisy
-            (error.float() if error.dtype == torch.bfloat16 else error).square().sum().backward()
+            full(error).square().sum().backward()
 
     def _fill_layers(self, site: Site, outputs: list[Tensor], shift: Tensor) -> None:
         """Gradients of |f_l(x_{l-1}) - x^_l|^2 for every layer, from the top down; `shift` is x^_l - x_l.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .. import draws
 from ..errors import InputError
 from ..losses import needs
+from ..losses.common import full
 from ..ranks import ALONE, Ranks
 
 
@@ -89,7 +90,7 @@ class Site(nn.Module):
         ranks = batch.ranks
         if ranks.gathers:
             embeddings = [ranks.gather(e, self.lists) for e in embeddings]
-        z = [e if e.dtype == torch.float64 else e.float() for e in embeddings]
+        z = [full(e) for e in embeddings]
         arguments: tuple[Tensor | None, ...]
         if self.needs.layout == "single":
             arguments = (z[0], batch.labels)
