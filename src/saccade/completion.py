@@ -7,7 +7,7 @@ import shtab
 
 from .config.data_names import DATA
 from .config.names import EXPORTS, LOSSES, NETWORKS, OPTIMIZERS, RULES, SCHEDULES
-from .config.run import recipes
+from .config.run import WORDS, recipes
 from .config.view_names import POLICIES
 from .errors import InputError
 
@@ -24,7 +24,7 @@ _NAMES: dict[str, Collection[str]] = {
     "optimizer": OPTIMIZERS,
     "to": EXPORTS,
     "device": ("auto", "cpu", "cuda"),
-    "precision": ("auto", "float32", "bfloat16", "float64"),
+    "precision": WORDS["precision"],
 }
 
 

@@ -83,6 +83,12 @@ def shown(value: Any) -> str:
     return reprlib.repr(value)
 
 
+# The fields that take one of a few words.
+WORDS = {
+    "precision": ("auto", "float32", "bfloat16", "float64"),
+    "negatives": ("gathered", "local"),
+    "divide": ("batch", "layers"),
+}
 # Where a run computes and how it is watched; a run may be continued with other values of these.
 INCIDENTAL = ("device", "data_root", "download", "checkpoint_seconds", "divide")
 
@@ -99,12 +105,9 @@ def check(config: TrainConfig) -> None:
             raise InputError(f"{name} is {shown(value)}; it takes a whole number of at least {low}, at most {most:,}.")
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", config.device):
         raise InputError(f"Unknown device {shown(config.device)}; it takes auto, cpu, cuda, or cuda:1 and the like.")
-    if config.precision not in ("auto", "float32", "bfloat16", "float64"):
-        raise InputError(f"Unknown precision {shown(config.precision)}; it takes auto, float32, bfloat16 or float64.")
-    if config.negatives not in ("gathered", "local"):
-        raise InputError(f"Unknown negatives {shown(config.negatives)}; it takes gathered or local.")
-    if config.divide not in ("batch", "layers"):
-        raise InputError(f"Unknown divide {shown(config.divide)}; it takes batch or layers.")
+    for name, words in WORDS.items():
+        if (value := getattr(config, name)) not in words:
+            raise InputError(f"Unknown {name} {shown(value)}; it takes {', '.join(words[:-1])} or {words[-1]}.")
     if config.divide == "layers" and config.negatives == "local":
         raise InputError("With divide=layers each process has the whole batch; it takes negatives=gathered.")
     loss, loss_entry = choose(config.loss, LOSSES, "loss")
