@@ -7,7 +7,8 @@ import torch
 
 from ..config.run import TrainConfig
 from ..data import load
-from .model import build, pick_device, train_step
+from ..data.memory import pick_device
+from .model import build, train_step
 
 
 def dry_run(config: TrainConfig) -> dict[str, str]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import measures
 from ..config.run import TrainConfig
 from ..data import ImageSet, load
+from ..data.memory import pick_device
 from ..errors import InputError, Lost, RunError, Stopped
 from ..files import write_whole
 from ..ranks import ALONE, Ranks, joined
@@ -34,7 +35,7 @@ from .folder import (
     write_config,
     write_json,
 )
-from .model import Model, build, pick_device, settle, train_step
+from .model import Model, build, settle, train_step
 from .weights import WEIGHTS, fingerprint
 
 CONDITIONS = ("versions", "hardware", "source", "device", "precision", "processes")  # on which a run's bits hang

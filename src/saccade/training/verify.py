@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from ..data import ImageSet, load
+from ..data.memory import pick_device
 from ..errors import InputError
 from .folder import configuration, read_facts, read_metrics, refuse_other_images, surroundings
 from .loop import CONDITIONS, Progress, replay
-from .model import pick_device
 from .weights import refuse_other_start
 
 
@@ -49,19 +49,14 @@ def verify(
         where = "" if until == math.inf else f" before step {until}, from which it went on under other conditions"
         raise InputError(f"{run} has logged no losses yet{where}; it takes a run with a line of metrics.")
     config = replace(config, precision=str(first.get("precision", config.precision)))
-    loaded = images
-    if loaded is None:
-        loaded = load(config.data, root=config.data_root, download=config.download, device=pick_device(config.device))
-    refuse_other_images(run, facts, loaded)
+    device = pick_device(config.device)
+    if images is None:
+        images = load(config.data, root=config.data_root, download=config.download, device=device)
+    refuse_other_images(run, facts, images)
     refuse_other_start(run, config, facts)
     with tempfile.TemporaryDirectory() as folder, _threads(first.get("hardware")):
-        again = replay(config, steps[-1], Path(folder), images=loaded, progress=progress)
-        device = pick_device(config.device)
-        now = surroundings(device) | {
-            "device": str(device),
-            "precision": config.precision,
-            "processes": 1,
-        }
+        again = replay(config, steps[-1], Path(folder), images=images, progress=progress)
+        now = surroundings(device) | {"device": str(device), "precision": config.precision, "processes": 1}
     lines = [row for row in logged if row["step"] <= steps[-1]]
     pairs = zip_longest(lines, again)
     different = next((pair for pair in pairs if json.dumps(pair[0]) != json.dumps(pair[1])), None)
