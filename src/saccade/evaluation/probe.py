@@ -105,43 +105,29 @@ def probe(
     # pooled features of all layers fit in memory and need one pass; unpooled ones are made for one layer at a time
     for group in [wanted] if pool_to else [[layer] for layer in wanted]:
         train_x, test_x = (
-            features(
-                modules,
-                images,
-                group,
-                pool_to=pool_to,
-                deform=deform,
-                precision=precision,
-                progress=reporter(f"features of {images.name}"),
+            features(modules, images, group, pool_to=pool_to, deform=deform, precision=precision, progress=report)
+            for images, deform, report in (
+                (train_set, deform_train, reporter(f"features of {train_set.name}")),
+                (test_set, deform_test, reporter(f"features of {test_set.name}")),
             )
-            for images, deform in ((train_set, deform_train), (test_set, deform_test))
         )
         for layer in group:
             x, held = train_x.pop(layer), test_x.pop(layer)
             y, held_y = train_y.to(x.device), test_y.to(held.device)
+            report = reporter(f"probe of layer {layer}")
             details: dict[str, Any] = {"precision": precision}
             if protocol == "knn":
                 score = knn_accuracy(x, y, held, held_y, k=k)
                 details |= {"k": k, "metric": "cosine"}
             elif protocol == "exact":
-                fit = fit_exact(x, y, classes, seed=seed, progress=reporter(f"probe of layer {layer}"))
+                fit = fit_exact(x, y, classes, seed=seed, progress=report)
                 score = accuracy(fit.probe, held, held_y)
                 details |= {"strength": fit.strength, "held_out": fit.held_out}
             else:
-                report = reporter(f"probe of layer {layer}")
-                head = fit_adam(
-                    x,
-                    y,
-                    classes,
-                    epochs=epochs,
-                    rate=rate,
-                    batch=batch,
-                    seed=seed,
-                    precision=precision,
-                    progress=report,
-                )
+                options: dict[str, Any] = {"epochs": epochs, "rate": rate, "batch": batch}
+                head = fit_adam(x, y, classes, **options, seed=seed, precision=precision, progress=report)
                 score = accuracy(head, held, held_y)
-                details |= {"epochs": epochs, "rate": rate, "batch": batch}
+                details |= options
             what = described(shapes[layer], pool_to)
             results.append(ProbeResult(layer, what, protocol, len(x), len(held), score, seed, details))
     return results
