@@ -19,7 +19,7 @@ from .world import Call, Updates, World, redraw
 _STILL = 1e-9  # an update that moves by less, relative to its size, has not moved
 
 
-def _moved(before: Updates, after: Updates, where: Callable[[str], bool] = lambda name: True) -> list[str]:
+def moving(before: Updates, after: Updates, where: Callable[[str], bool] = lambda name: True) -> list[str]:
     """The parameters whose update is another one."""
     names = [name for name in {**before, **after} if where(name)]
     return [
@@ -44,7 +44,7 @@ def examine(world: World) -> list[Finding]:
         world, base = world.with_fixed_errors()
         if not any(bool(g.abs().max() > 0) for g in base.values()):
             raise Undecided("no update arose from errors at the embedding")
-        if moved := _moved(base, world.updates()):
+        if moved := moving(base, world.updates()):
             raise Undecided(f"two runs of the same step gave different updates of {', '.join(moved)}")
         return _network(world) + _rule(world, base)
     except Undecided as reason:
@@ -110,8 +110,8 @@ def _transport(world: World, base: Updates, maps: dict[str, list[str]], trace: _
         def elsewhere(name: str, owner: str = owner) -> bool:
             return not name.startswith(f"{owner}.")
 
-        if moved := _moved(base, world.updates(change(signs=True)), elsewhere):
-            sized = _moved(base, world.updates(change(signs=False)), elsewhere)
+        if moved := moving(base, world.updates(change(signs=True)), elsewhere):
+            sized = moving(base, world.updates(change(signs=False)), elsewhere)
             what = "weights" if sized else "weights' signs"
             found.append(
                 f"the {what} of {owner} ({', '.join(names)}) carry errors down: with all activity and the errors at the top "
@@ -127,7 +127,7 @@ def _transport(world: World, base: Updates, maps: dict[str, list[str]], trace: _
                             if p.ndim > 1:
                                 redraw(p)
 
-        if moved := _moved(base, world.updates(others, whole=True)):
+        if moved := moving(base, world.updates(others, whole=True)):
             found.append(f"forward weights of another site move the updates of {_some(moved)}")
     return found
 
@@ -251,7 +251,7 @@ def _earlier(world: World) -> list[str]:
         for site, kept in zip(changed.sites, state, strict=True):
             site.load_state_dict(kept)
         results.append(changed.learn(inputs))
-    moved = _moved(results[0], results[1])
+    moved = moving(results[0], results[1])
     return [f"the updates of {_some(moved)} move with what an earlier batch was"] if moved else []
 
 
@@ -350,5 +350,5 @@ def _labels(world: World, base: Updates) -> list[str]:
     other = copy.copy(world)
     other.batch = copy.copy(world.batch)
     other.batch.labels = world.batch.labels.roll(1)
-    moved = _moved(base, other.updates())
+    moved = moving(base, other.updates())
     return [f"with the errors at the top held, the updates of {_some(moved)} move with the labels"] if moved else []

@@ -24,12 +24,12 @@ from ..losses import make as make_loss
 from ..losses import needs
 from ..networks import output_shape
 from ..plausibility.audit import thin_model, world_at
+from ..plausibility.learning import moving
 from ..plausibility.verdict import Undecided
-from ..plausibility.world import World
+from ..plausibility.world import World, redraw
 from ..training.model import Model, build, train_step
 
 INK, FAINT, UP, SHARED, OWN, LEARNS = "#1d2733", "#9aa3ad", "#4d4d4d", "#d55e00", "#0072b2", "#fff2cc"
-_STILL = 1e-9  # an update that moves by less, relative to its size, has not moved
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,17 @@ def _carriers(world: World) -> tuple[Carriers, ...] | None:
         served: dict[str, set[int]] = {}  # by each tensor: the stages whose updates hang on it
         for name, tensor in world.site.state_dict().items():
             if tensor.ndim > 1 and tensor.is_floating_point() and not name.startswith(("slow.", "loss.")):
-                after = world.updates(_redrawing(name))
-                own = next((place for place, stage in enumerate(stages) if name.startswith(stage)), None)
+
+                def redrawn(changed: World, name: str = name) -> None:
+                    redraw(changed.site.state_dict()[name])
+
+                after = world.updates(redrawn)
+                # Feedback gets its own map's increment, whatever that is.
+                others = moving(base, after, lambda key: not key.endswith(".feedback"))
                 served[name] = {
                     place
                     for place, stage in enumerate(stages)
-                    if place != own and any(_moved(base, after, key) for key in base if key.startswith(stage))
+                    if not name.startswith(stage) and any(key.startswith(stage) for key in others)
                 }
         upward = {f"{owner}.{name}" for owner, names in world.maps().items() for name in names}
     except Undecided:
@@ -113,23 +118,6 @@ def _carriers(world: World) -> tuple[Carriers, ...] | None:
         above = place + 1 if chained else None
         found.append(Carriers(above, tuple(sorted(names)), names & upward, frozenset()))
     return tuple(found)
-
-
-def _redrawing(name: str) -> Callable[[World], None]:
-    def change(world: World) -> None:
-        tensor = world.site.state_dict()[name]
-        generator = torch.Generator().manual_seed(3)
-        with torch.no_grad():
-            tensor.copy_(tensor.std() * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype))
-
-    return change
-
-
-def _moved(before: dict[str, Tensor], after: dict[str, Tensor], name: str) -> bool:
-    if name.endswith(".feedback"):  # it gets its own map's increment, whatever that is
-        return False
-    change = (after[name] - before[name]).abs().max()
-    return float(change) > _STILL * float(before[name].abs().max() + 1e-30)
 
 
 # --------------------------------------------------------------------------------------------------------- the drawing
