@@ -17,8 +17,7 @@ from torch import nn
 
 from .. import __version__, networks
 from ..config.grammar import is_dotted
-from ..config.names import NETWORKS
-from ..config.run import INCIDENTAL, TrainConfig, head_of
+from ..config.run import INCIDENTAL, TrainConfig, head_of, network_of
 from ..data.memory import read_bounded
 from ..errors import InputError
 from ..files import write_whole
@@ -58,7 +57,7 @@ def write_pretrained(
     content = {
         "model_type": "saccade",
         "saccade_version": __version__,
-        "network": _layers(config),
+        "network": network_of(config),  # whatever a later version calls these layers
         "image_shape": facts["shape"],
         "training": training,
     }
@@ -106,11 +105,6 @@ def from_pretrained(folder: Path | str, *, trust: bool = False) -> nn.Sequential
 
 def _config(folder: Path) -> dict[str, Any]:
     return read_json(folder / CONFIG, "a folder that saccade exported")
-
-
-def _layers(config: TrainConfig) -> str:
-    """The network's layers written out, whatever a later version calls them."""
-    return NETWORKS[config.network].layers if config.network in NETWORKS else config.network
 
 
 def card(encoder: nn.Sequential, config: TrainConfig, run: Path, name: str, audit: Report | None = None) -> str:

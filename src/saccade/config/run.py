@@ -150,6 +150,12 @@ def head_of(config: TrainConfig) -> str:
     return config.head or (network.head if network else "flatten linear64")
 
 
+def network_of(config: TrainConfig) -> str:
+    """The network's specification, a named one's layers written out."""
+    network = NETWORKS.get(config.network)
+    return network.layers if network else config.network
+
+
 def from_dict(values: dict[str, Any], source: str) -> TrainConfig:
     """A configuration from a mapping; `source` names it in errors. Raises InputError for unknown or mistyped fields."""
     types = {f.name: f.type for f in fields(TrainConfig)}

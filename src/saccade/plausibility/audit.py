@@ -14,8 +14,7 @@ from torch import Tensor
 
 from .. import measures
 from ..config.grammar import is_dotted
-from ..config.names import NETWORKS
-from ..config.run import TrainConfig, check, head_of
+from ..config.run import TrainConfig, check, head_of, network_of
 from ..data import ImageSet, load
 from ..errors import InputError
 from ..networks import output_shape
@@ -114,7 +113,7 @@ def thinned(
     def thin(spec: str, divide: int) -> str:
         return re.sub(r"(conv|local|linear)(\d+)", lambda m: f"{m[1]}{max(4, -(-int(m[2]) // divide))}", spec)
 
-    network = NETWORKS[config.network].layers if config.network in NETWORKS else config.network
+    network = network_of(config)
     dotted = is_dotted(network)
     return replace(
         config,
