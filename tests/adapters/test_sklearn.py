@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -124,3 +125,11 @@ def test_divergence_is_said(digits):
         saccade.SelfSupervisedEncoder(
             **(SMALL | {"network": "conv4", "optimizer": "sgd", "rate": 1e6, "epochs": 20})
         ).fit(digits[0])
+
+
+def test_the_layer_that_is_asked_for_sees_what_the_training_saw(digits):
+    options = SMALL | {"network": "conv4 maxpool tanh | conv6 tanh", "views": "digits standardize(mean=0.3, std=0.2)"}
+    for layer in (1, 2, None):
+        made = saccade.SelfSupervisedEncoder(layer=layer, **options).fit(digits[0])
+        x = (torch.from_numpy(np.rint(digits[0] * 255 / 16)).float().view(-1, 1, 8, 8) / 255 - 0.3) / 0.2
+        np.testing.assert_allclose(made.transform(digits[0]), made.encoder_[:layer](x).flatten(1), atol=1e-5)

@@ -70,10 +70,13 @@ def test_size_crops_the_centre_and_scales_it(tmp_path):
     wide[:, 6:14] = PIXELS[0, :4, :4].repeat(2, 0).repeat(2, 1)
     _save(tmp_path / "a.png", wide)
     _save(tmp_path / "b.png", PIXELS[1, :4, :4])
+    _save(tmp_path / "c.png", wide.transpose(1, 0, 2))
     images = load(f"{tmp_path}?size=4[:]")
     cropped = Image.fromarray(wide[:, 6:14]).resize((4, 4), Image.Resampling.BILINEAR)
     assert np.array_equal(images.images[0].permute(1, 2, 0), np.asarray(cropped))
     assert torch.equal(images.images[1], torch.from_numpy(PIXELS[1, :4, :4]).permute(2, 0, 1))
+    cropped = Image.fromarray(wide[:, 6:14].transpose(1, 0, 2)).resize((4, 4), Image.Resampling.BILINEAR)
+    assert np.array_equal(images.images[2].permute(1, 2, 0), np.asarray(cropped))
 
 
 def test_the_first_odd_size_is_named(tmp_path):

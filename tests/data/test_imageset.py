@@ -170,3 +170,14 @@ def test_classes_are_picked_by_a_specification():
     assert some.images.equal(whole.images[:50]) and some.labels.equal(whole.labels[:50])
     with pytest.raises(InputError, match="no class"):
         load("digits:train?classes=12")
+
+
+def test_an_epoch_draws_every_picture_once_in_an_order_of_its_own(images):
+    """Of 10 pictures in batches of 3, all but one."""
+    orders = [
+        tuple(torch.cat([images.drawn(seed, 3 * epoch + step, 3) for step in range(3)]).tolist())
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    ]
+    assert all(len(set(order)) == 9 and set(order) < set(range(10)) for order in orders)
+    assert len({*orders, tuple(range(9))}) == 5

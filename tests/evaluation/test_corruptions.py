@@ -25,6 +25,7 @@ def test_noise_has_its_strength():
     grey = ImageSet(torch.full((20, 1, 28, 28), 128, dtype=torch.uint8))
     noisy = corrupted(grey, "gaussian noise", 5).images.double() / 255
     assert float(noisy.std()) == pytest.approx(0.10, rel=0.03)
+    assert float(noisy.mean()) * 255 == pytest.approx(128, abs=0.4)  # rounded, and not down
     flipped = corrupted(grey, "impulse noise", 5).images
     assert float((flipped != 128).double().mean()) == pytest.approx(0.07, rel=0.15)
 
@@ -50,3 +51,14 @@ def test_deformed_by_seed_and_kept_by_hash(tmp_path):
     assert deformed(digits, views, seed=1).fingerprint() != first.fingerprint()
     kept(digits.take(0, 4), f"{views}, seed 0", make, tmp_path)  # other pictures are another file
     assert made == [1, 1] and len(list(tmp_path.iterdir())) == 2
+
+
+def test_no_two_pictures_are_changed_alike_in_a_set_of_any_size():
+    """Pictures are made some at a time; alike ones still get draws of their own, and of the seed's own."""
+    alike = ImageSet(load("digits:test[:1]").images.expand(1100, -1, -1, -1))
+    for make in (
+        lambda seed: deformed(alike, "digits", seed),
+        lambda seed: corrupted(alike, "gaussian noise", 5, seed),
+    ):
+        made = [picture.numpy().tobytes() for seed in (0, 1) for picture in make(seed).images]
+        assert len(set(made)) == 2200

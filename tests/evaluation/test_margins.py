@@ -11,6 +11,7 @@ from saccade.cli import main
 from saccade.data import load
 from saccade.errors import InputError
 from saccade.evaluation.margins import margins
+from saccade.report.margins import table
 from saccade.training.model import build, make_batch
 
 
@@ -34,6 +35,7 @@ def test_one_a_site_and_more_batches(tiny):
     images = load(tiny.data)
     found = saccade.margins(replace(tiny, schedule="gll"), images=images, batches=2)
     assert [len(one.positives) for one in found] == [40, 40]
+    assert not any(first.equal(second) for first, second in (one.positives.chunk(2) for one in found))
     assert all(one.m2 >= 2 * one.m1 > 0 for one in found)
 
 
@@ -56,3 +58,12 @@ def test_command(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "of 100 positive pairs a site: emnist on digits:train, views digits" in said
     assert "positives beyond m1=1 (%)" in said and (tmp_path / "m.svg").read_text().startswith("<svg")
+
+
+def test_the_table_says_what_the_own_margins_leave_beyond_and_within(tiny):
+    found = margins(replace(tiny, schedule="gll"), load(tiny.data))
+    made = table(found, tiny, 0.5, 0.9)
+    assert made.header[-2:] == ["positives beyond m1=1 (%)", "negatives within m2=1.5 (%)"]
+    for row, one in zip(made.rows, found, strict=True):
+        far, near = (one.positives > 1).double().mean(), (one.negatives < 1.5).double().mean()
+        assert row[3:] == [one.m1, one.m2, 100 * float(far), 100 * float(near)]

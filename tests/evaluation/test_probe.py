@@ -149,3 +149,15 @@ def test_refusals(sets):
     train.labels = None
     with pytest.raises(InputError, match="train"):
         probe(net, train, test, layers=[1])
+
+
+def test_the_encoder_works_in_the_precision_that_is_asked_for(sets, monkeypatch):
+    asked, plain = [], module.features
+
+    def recording(*args, **how):
+        asked.append(how.get("precision"))
+        return plain(*args, **how)
+
+    monkeypatch.setattr(module, "features", recording)
+    probe(encoder(), *sets, layers=[2], protocol="paper", epochs=1, precision="bfloat16")
+    assert asked == ["bfloat16"] * 2

@@ -2,16 +2,19 @@
 
 import csv
 import json
+import re
 from dataclasses import asdict
 
 import pytest
 
 from saccade.errors import InputError
-from saccade.paper import TABLES, accuracies, merge, results
-from saccade.paper.results import comparisons, write
+from saccade.paper import TABLES, accuracies, merge, results, scaled
+from saccade.paper.results import _agreement, _values, comparisons, corruptions, drawn, write
 from saccade.paper.results import found as kept
 from saccade.paper.scales import CIFAR, ROBUST
-from saccade.report.tables import Link, Spread
+from saccade.report import figures
+from saccade.report.paired import differences
+from saccade.report.tables import Link, Spread, spread
 
 TABLE, SCALE = TABLES["table1"], CIFAR["tiny"]
 ABOUT = {
@@ -142,6 +145,8 @@ def test_page_and_files(tmp_path):
     put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0)
     page = write(TABLE, SCALE, kept(TABLE, SCALE, tmp_path), tmp_path / "out")
     html = page.read_text()
+    shown = [re.sub("<.*?>", " ", part) for part in html.split("accuracy (%)")[1:]]
+    assert [part.split()[0] for part in shown[-2:]] == ["70.00", "71.00"]  # each seed's own
     assert '<a href="#cell-hinge-e2e-bp-full">70.50 ± 0.71</a>' in html and 'id="cell-hinge-e2e-bp-full"' in html
     assert "saccade reproduce table1" in html and "hinge-e2e-bp-full" in html
     made = {path.name for path in (tmp_path / "out").iterdir()}
@@ -161,7 +166,7 @@ def test_on_other_pictures_nothing_is_held_against_the_published_differences(tmp
     put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0)
     put(tmp_path, "hinge-gll-bp-full", 72.0, 73.5)
     have = kept(TABLE, SCALE, tmp_path)
-    for scale, same in ((SCALE, True), (CIFAR["digits"], False)):
+    for scale, same in ((SCALE, True), (CIFAR["digits"], False), (scaled(CIFAR, "tiny", test_views="flip"), False)):
         table = comparisons(TABLE, scale, have)[0]
         assert [name in table.header for name in ("published", "direction")] == [same, same]
         assert ("Direction" in table.notes[0]) == same and all(len(row) == len(table.header) for row in table.rows)
@@ -204,3 +209,81 @@ def test_a_second_machines_results_are_merged(tmp_path):
     (theirs / "table1" / "tiny" / "x-seed0.json").write_text("{}")
     with pytest.raises(InputError, match="no result of a cell"):
         merge(theirs, ours)
+
+
+def test_results_are_sorted_by_seed_and_paired_by_it(tmp_path):
+    put(tmp_path, "hinge-e2e-bp-full", 70.0, 71.0, 73.0)
+    put(tmp_path, "hinge-e2e-rf-full", 10.0, 61.0, 62.0, 63.5)
+    (tmp_path / "table1" / "tiny" / "hinge-e2e-rf-full-seed0.json").unlink()
+    have = kept(TABLE, SCALE, tmp_path)
+    assert [row["seed"] for row in have["hinge-e2e-bp-full"]] == [0, 1, 2]
+    [row] = [row for row in comparisons(TABLE, SCALE, have)[0].rows if row[2] is not None]
+    assert row[2:4] == [2, differences([61.0 - 71.0, 62.0 - 73.0])]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "p", "said"),
+    [
+        (-2.05, 0.01, "as published"),
+        (-1.0, 0.01, "larger"),
+        (-5.0, 0.01, "smaller"),
+        (1.0, 0.01, "opposite"),
+        (1.0, 0.06, "undecided"),
+        (None, 0.01, ""),
+    ],
+)
+def test_what_a_difference_says_of_the_published_one(theirs, p, said):
+    assert _agreement(differences([-2.0, -2.1, -1.9]), p, theirs) == said  # -2.00 [-2.25, -1.75]
+
+
+def test_a_score_that_is_not_there_is_missing():
+    rows = [{"scores": {"layer 1": 30.0}, "accuracy": 90.0}, {"accuracy": 50.0}]
+    assert [_values(rows, f"layer {k}", None) for k in (1, 2)] == [[30.0, 50.0], [50.0]]
+
+
+def table_3_of(name):
+    """Results of a cell of table 3 for two seeds, with scores for 200 and 1,297 pictures."""
+    table, scale = TABLES["table3"], ROBUST["digits"]
+    rows = []
+    for seed in (0, 1):
+        scores = {str(k): {"200": 1.0, "1297": 10.0 * k + 4 * seed} for k in range(1, 6)}
+        curve = {at: {"200": float(at) + 2 * seed, "1297": float(at) + 10 * seed} for at in ("0.5", "1")}
+        rows.append(ABOUT | {"seed": seed, "accuracy": 5.0, "corruptions": {"JPEG": scores}, "curve": curve})
+    return table, scale, {cell.name: rows if cell.name == name else [] for cell in table.cells}
+
+
+def test_corruptions_are_of_the_most_pictures_and_spread_over_seeds():
+    [row] = corruptions(*table_3_of("random")).rows
+    each = [spread([10.0 * k, 10.0 * k + 4]) for k in range(1, 6)]
+    assert row == ["random encoder", "JPEG", *each, spread([30.0, 34.0])]
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """What is given to be drawn as lines, in order."""
+    seen = []
+    monkeypatch.setattr(figures, "lines", lambda series, *names: seen.append(series) or "<svg/>")
+    return seen
+
+
+def test_strengths_are_drawn_over_all_seeds(lines):
+    drawn(*table_3_of("random"))
+    assert lines == [
+        {"random encoder": [(at, spread([at, at + off])) for at in (0.5, 1.0)]}  # of 200 pictures, and of 1,297
+        for off in (2.0, 10.0)
+    ]
+
+
+def test_layers_are_drawn_from_the_first(lines):
+    table, scale = TABLES["figure7"], TABLES["figure7"].scales["tiny"]
+    scores = {f"layer {k}": 10.0 * k for k in range(1, 6)}
+    have = {cell.name: [ABOUT | {"seed": 0, "scores": scores}] for cell in table.cells}
+    drawn(table, scale, have)
+    assert all(points == [(k, spread([10.0 * k])) for k in range(1, 6)] for points in lines[0].values())
+
+
+def test_results_whose_scores_alone_differ_are_not_merged(tmp_path):
+    for machine, score in (("ours", 1.0), ("theirs", 2.0)):
+        put(tmp_path / machine, "random", 50.0, more={"scores": {"layer 1": score}})
+    with pytest.raises(InputError, match="differ in table1/tiny/random-seed0.json"):
+        merge(tmp_path / "theirs", tmp_path / "ours")

@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ from saccade import api, engines, networks
 from saccade.cli import main
 from saccade.config.run import TrainConfig
 from saccade.data import load
+from saccade.data.named import CIFAR10_CLASSES
 from saccade.errors import InputError, RunError
+from saccade.evaluation.features import features
 from saccade.evaluation.probe import deformation, seen
 from saccade.evaluation.probe import probe as probe_encoder
+from saccade.evaluation.separation import nearest_agreement, silhouette
 from saccade.paper import TABLES, results, scores
 from saccade.paper import run as running
 from saccade.paper.results import corruptions, drawn, write
@@ -26,7 +30,7 @@ FEW = replace(
     pairs=100,
     probe_epochs=2,
     supervised_epochs=0.3,
-    sets=("digits:train[:300]", "digits:train[:300]", "digits:test[:60]"),
+    sets=("digits:train[:300]", "digits:train[200:500]", "digits:test[:60]"),
     corrupted=10,
     shown=40,
 )
@@ -46,11 +50,11 @@ def ran(tmp_path, table, cells, scale=FEW, seed=0):
 
 @pytest.mark.parametrize("batch", [500, 100])
 def test_an_untrained_cell_is_the_probes_own_number(tmp_path, batch):
-    row = ran(tmp_path, "table1", ["random"], replace(FEW, probe_batch=batch))["random"]
+    row = ran(tmp_path, "table1", ["random"], replace(FEW, probe_batch=batch), seed=1)["random"]
     train, test = load(FEW.sets[1]), load(FEW.sets[2])
-    encoder = networks.build("emnist", train.shape, 0)
+    encoder = networks.build("emnist", train.shape, 1)
     how = {"protocol": "paper", "epochs": 2, "batch": batch, "precision": row["probe"]["details"]["precision"]}
-    [expected] = probe_encoder(encoder, train, test, layers=[3], deform_test=deformation("digits"), **how)
+    [expected] = probe_encoder(encoder, train, test, layers=[3], deform_test=deformation("digits"), seed=1, **how)
     assert row["accuracy"] == expected.accuracy
     assert row["probe"]["features"] == expected.features == "128x3x3 = 1152"
 
@@ -142,8 +146,9 @@ def test_what_cannot_be_trained_is_said_before_anything_runs(changes, said, tmp_
     ],
 )
 def test_options_that_change_nothing_are_refused(name, changes, said, tmp_path):
+    results = {"results": tmp_path} if name in TABLES else {}
     with pytest.raises(InputError, match=said):
-        api.reproduce(name, scale="digits", results=tmp_path, out=tmp_path / "out", **changes)
+        api.reproduce(name, scale="digits", **results, out=tmp_path / "out", **changes)
     assert not list(tmp_path.rglob("*.json"))
 
 
@@ -178,11 +183,20 @@ def test_tested_with_labels_and_without(tmp_path):
         assert row["accuracy"] == row["scores"]["300 pictures, deformed"] == row["curve"]["1"]["300"]
         assert len(row["corruptions"]) == 7 and set(row["corruptions"]["JPEG"]) == set("12345")
         assert row["images"] == found["random"]["images"]
+        assert len({*row["images"].values()}) == 6 + 7 * 5  # no two strengths, and no two severities, are the same
     by_size = found["supervised"]["by_size"]
     assert {size: one["run"]["steps"] for size, one in by_size.items()} == {"100": 2, "300": 2}  # as many on fewer
+    assert [one["run"]["data"]["images"] for one in by_size.values()] == [100, 300]
+    train, test = load(FEW.sets[1]), load(FEW.sets[2])
+    how = {"protocol": "paper", "epochs": 2, "precision": "float32"}
+    encoder = networks.build("emnist", train.shape, 0)
+    plain = ran(tmp_path / "plain", "table3", ["random"], replace(scale, precision="float32"))["random"]["scores"]
+    for size in scale.sizes:
+        [expected] = probe_encoder(encoder, train.take(0, size), test, layers=[3], **how)
+        assert plain[f"{size} pictures, plain"] == expected.accuracy
     table = TABLES["table3"]
     have = kept(table, scale, tmp_path / "results")
-    assert "labels: 0.3 epochs of digits:train[:300], as many steps on fewer pictures, batch 50, rate 0.001" in (
+    assert "labels: 0.3 epochs of digits:train[200:500], as many steps on fewer pictures, batch 50, rate 0.001" in (
         results(table, scale, have).caption
     )
     assert corruptions(table, scale, have).rows[0][:2] == ["random encoder", "gaussian noise"]
@@ -215,6 +229,11 @@ def test_margins_under_both_views_and_standardized(tmp_path):
     assert list(found) == ["paper", "affine-hsv", "paper-standardized", "affine-hsv-standardized"]
     medians = [row["scores"]["median of negatives"] for row in found.values()]
     assert min(medians[2:]) > 2 * max(medians[:2])  # pixels brought to variance 1 lie farther apart
+    for row in found.values():
+        far = 100 * np.mean(np.array(row["quantiles"]["positives"]) > row["m1"])
+        near = 100 * np.mean(np.array(row["quantiles"]["negatives"]) < row["m2"])
+        assert row["scores"]["positives beyond m1 (%)"] == pytest.approx(far, abs=1)
+        assert row["scores"]["negatives within m2 (%)"] == pytest.approx(near, abs=1)
     assert len(found["paper"]["quantiles"]["negatives"]) == 501 and found["paper"]["m2"] == 1.5
     [svg] = drawn(TABLES["figure5"], FEW, kept(TABLES["figure5"], FEW, tmp_path / "results")).values()
     assert svg.svg.startswith("<svg")
@@ -305,3 +324,50 @@ def test_standardized_views_are_seen_standardized_by_every_probe(tmp_path):
     deform = {"deform_train": seen(config), "deform_test": seen(config, "digits")}
     [expected] = probe_encoder(networks.build("emnist", train.shape, 0), train, test, layers=[3], **deform, **how)
     assert changed["accuracy"] == expected.accuracy != plain["accuracy"]
+
+
+def test_a_trained_cell_is_the_probes_own_numbers_at_every_layer(tmp_path):
+    """On the encoder that its run left, for another seed than the first."""
+    cell, scale = "hinge-gll-bp-constrained", replace(FEW, runs="table1", rate=1e-2, precision="float32")
+    last, each = (ran(tmp_path, table, [cell], scale, seed=1)[cell] for table in ("table1", "figure7"))
+    run = tmp_path / "runs" / "table1" / "digits" / f"{cell}-seed1"
+    assert api.configuration(run).seed == last["config"]["seed"] == 1
+    how = {"protocol": "paper", "epochs": 2, "seed": 1, "deform_test": deformation("digits")}
+    sets, encoder = [load(name) for name in FEW.sets[1:]], api.load_encoder(run)
+    expected = [row.accuracy for row in probe_encoder(encoder, *sets, layers=[1, 2, 3], **how)]
+    assert [*each["scores"].values()] == expected and last["accuracy"] == expected[-1]
+
+
+def test_a_network_with_labels_is_judged_by_its_own_classifier(tmp_path):
+    cell, scale = "supervised-dtp-strided", replace(FEW, supervised_epochs=3, precision="float32")
+    row = ran(tmp_path, "pooling", [cell], scale)[cell]
+    [run] = (tmp_path / "runs").rglob(f"{cell}-seed0")
+    assert row["accuracy"] == pytest.approx(api.evaluate(run, FEW.sets[2], test_views="digits"))
+
+
+def test_a_curves_tenths_and_points(tmp_path, monkeypatch):
+    rows = [
+        {"step": k, "epoch": k / 10, "site": site, "loss": 1000.0 - k + 2 * site} for k in range(400) for site in (0, 1)
+    ]
+    monkeypatch.setattr(scores, "learn", lambda job: scores.Learned(None, None, {}, {}))
+    monkeypatch.setattr(scores, "read_metrics", lambda folder: rows)
+    found = scores.curve(SimpleNamespace(runs=tmp_path, cell=SimpleNamespace(name="one"), seed=0))
+    assert found["scores"] == {"first tenth": 1001 - 19.5, "last tenth": 1001 - 379.5}  # means over sites and steps
+    assert len(found["points"]) == 200 and found["points"][:2] == [(0.1, 1000.5), (0.3, 998.5)]
+
+
+def test_separation_is_of_the_first_test_images_averaged_over_places(tmp_path, monkeypatch):
+    monkeypatch.setattr(scores, "VEHICLES", ("0", "1"))
+    cell, scale = "hinge-gll-bp-constrained", replace(FEW, runs="table1", precision="float32")
+    row = ran(tmp_path, "figure8", [cell], scale)[cell]
+    test = load(FEW.sets[2]).take(0, 40)
+    encoder = api.load_encoder(tmp_path / "runs" / "table1" / "digits" / f"{cell}-seed0")
+    found = features(encoder, test, [1, 2, 3], pool_to=1, deform=deformation("digits"))
+    for kind, labels in (("class", test.labels), ("animal or vehicle", (test.labels < 2).long())):
+        for layer, x in found.items():
+            assert row["scores"][f"kNN, {kind}"][f"layer {layer}"] == nearest_agreement(x, labels)
+            assert row["scores"][f"silhouette, {kind}"][f"layer {layer}"] == pytest.approx(silhouette(x, labels))
+
+
+def test_cifars_vehicles():
+    assert set(scores.VEHICLES) & {*CIFAR10_CLASSES} == {"airplane", "automobile", "ship", "truck"}

@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from saccade.data import load
 from saccade.errors import InputError
 from saccade.losses.hinge import contrastive_hinge
-from saccade.plausibility.circuit import NEGATIVE, POSITIVE, Circuit
+from saccade.plausibility.circuit import NEGATIVE, POSITIVE, Circuit, learn_by_episodes
+from saccade.training import build, train_step
 
 numbers = st.floats(-6, 6, allow_nan=False, width=32)
 
@@ -107,3 +111,18 @@ def test_the_memory_loads_without_overshooting_holds_and_forgets():
 def test_what_is_no_circuit_is_refused(options):
     with pytest.raises(InputError, match="The circuit has"):
         Circuit(**options)
+
+
+@pytest.mark.parametrize("rule", ["bp", "rf"])
+def test_image_after_image_it_learns_what_the_batch_learns(tiny, rule):
+    """Where steps are so small that the order of the images makes no difference."""
+    loss, images = "hinge(m1=0.1, m2=3, negatives=1, block=true)", load(tiny.data)
+    config = replace(tiny, loss=loss, rule=rule, optimizer="sgd", rate=1e-7, precision="float64")
+    start, batches, episodes = build(config, images), build(config, images), learn_by_episodes(config, images, gain=1e6)
+    for step in range(batches.total_steps):
+        train_step(batches, images, step)
+    for parameters in zip(*(model.encoder.parameters() for model in (start, batches, episodes)), strict=True):
+        old, one, other = (p.detach() for p in parameters)
+        if parameters[0].requires_grad:
+            assert float((one - old).abs().max()) > 0
+            torch.testing.assert_close((other - old) / 1e-7, (one - old) / 1e-7, rtol=1e-3, atol=1e-3)

@@ -7,7 +7,7 @@ import pytest
 
 import saccade
 from saccade.errors import InputError
-from saccade.report.compare import compare
+from saccade.report.compare import _losses, _results, compare
 from saccade.report.tables import Spread
 
 
@@ -77,3 +77,10 @@ def test_what_cannot_be_compared(runs, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             compare(given)
+
+
+def test_the_last_loss_is_the_last(tmp_path):
+    rows = [{"step": k, "epoch": k / 2, "site": 0, "loss": 9.0 - k} for k in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert _losses(tmp_path) == {"": [(0.5, 8.0), (1.0, 7.0), (1.5, 6.0)]}
+    assert _results(tmp_path, {})["last loss"] == 6.0

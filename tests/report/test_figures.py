@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from PIL import Image
 
 from saccade.errors import InputError
@@ -119,3 +120,10 @@ def test_pair_histograms_have_a_panel_each():
     assert len(two) > len(one)
     with pytest.raises(InputError, match="not all there"):
         figures.pair_histograms({"a": ([], [1.0])}, None, None)
+
+
+def test_a_band_is_one_standard_deviation_each_way(monkeypatch):
+    bands = []
+    monkeypatch.setattr(Axes, "fill_between", lambda axes, x, low, high, **look: bands.append((x, low, high)))
+    figures.lines({"ours": [(1, Spread(50.0, 2.0, 3)), (2, Spread(55.0, None, 1))]}, "layer", "%")
+    assert bands == [([1.0, 2.0], [48.0, 55.0], [52.0, 55.0])]

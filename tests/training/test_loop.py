@@ -14,6 +14,7 @@ from saccade.config.names import LOSSES
 from saccade.errors import InputError, RunError
 from saccade.training import build, checkpoint, loop
 from saccade.training.folder import read_facts, read_metrics
+from saccade.training.model import make_batch
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,24 @@ def test_a_healthy_run_is_warned_of_nothing(tiny, images, tmp_path, capsys):
     assert not [row for row in read_metrics(tmp_path) if "warning" in row] and capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(("loss", "images_seen"), [("hinge(m2=1.5, negatives=5)", 20), ("cross-entropy", 1)])
+def test_the_logged_loss_is_an_images_mean_since_the_last_time(tiny, images, tmp_path, loss, images_seen):
+    """Of a network that stays as it is: a sum over 20 images, and a mean."""
+    config = replace(tiny, loss=loss, rate=1e-30, epochs=7 / 3)
+    rows = read_metrics(saccade.train(config, out=tmp_path, images=images))
+    model = build(config, images)
+    [site] = model.sites
+    losses = []
+    for step in range(7):
+        made, labels = make_batch(model, images, step)
+        z = site(made.x)[1]
+        value = site.loss(*z.chunk(2)) if labels is None else site.loss(z, labels)
+        losses.append(float(value.detach()) / images_seen)
+    expected = [(3, 1.0, losses[:3]), (6, 2.0, losses[3:6]), (7, 2.3333, losses[6:])]
+    assert [(row["step"], row["epoch"]) for row in rows] == [at[:2] for at in expected]
+    assert [row["loss"] for row in rows] == pytest.approx([sum(some) / len(some) for *_, some in expected], rel=1e-5)
+
+
 def test_weights_to_start_from_that_are_not_finite_are_refused(tiny, images, tmp_path):
     from safetensors.torch import save_file
 
@@ -130,6 +149,14 @@ def test_verify_finds_a_run_reproduced_and_the_first_line_that_is_not(tiny, tmp_
     assert main(["verify", str(run)]) == 1
     said = capsys.readouterr().out.splitlines()[-1]
     assert f"{json.dumps(rows[place])} in the run, {lines[place]} here; versions, hardware" in said
+
+
+def test_verify_finds_a_line_too_many(tiny, images, tmp_path):
+    run = saccade.train(tiny, out=tmp_path / "run", images=images)
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join([*lines, lines[-1]]))
+    verdict = saccade.verify(run, images=images)
+    assert not verdict.exact and "null here" in verdict.said
 
 
 def test_verify_takes_as_many_threads_as_the_run_had(tiny, images, tmp_path, monkeypatch):

@@ -364,6 +364,65 @@ def test_a_step_that_memory_cannot_hold_is_refused(config, images, schedule, fit
         build(config, images)
 
 
+def test_views_are_drawn_anew_at_each_epoch(config, images):
+    """Of the same pictures, all in one batch."""
+    alike = ImageSet(images.images[:1].expand(8, -1, -1, -1).contiguous())
+    model = build(config, alike)
+    views = [picture.numpy().tobytes() for step in range(3) for picture in make_batch(model, alike, step)[0].x]
+    assert model.steps_per_epoch == 1 and len(set(views)) == 3 * 2 * 8
+
+
+def test_a_part_of_an_epoch_is_rounded_to_whole_steps(config, images):
+    assert [build(replace(config, epochs=e), images).total_steps for e in (0.05, 0.75, 1.1, 1.15)] == [1, 4, 6, 6]
+
+
+def test_an_optimizers_options_reach_it(config, images):
+    asked = {"adam(beta1=0.5, beta2=0.9, weight_decay=0.1)": {"betas": (0.5, 0.9), "weight_decay": 0.1}}
+    asked |= {"sgd(momentum=0.7, weight_decay=0.2)": {"momentum": 0.7, "weight_decay": 0.2}}
+    for text, options in asked.items():
+        [optimizer] = build(replace(config, optimizer=text), images).optimizers.values()
+        assert options.items() <= optimizer.param_groups[0].items()
+
+
+def test_the_slow_copy_follows_by_its_momentum(config, images):
+    model = build(replace(config, loss="byol(momentum=0.9, hidden=8)"), images)
+    [site] = model.sites
+    before = [p.clone() for p in site.slow.parameters()]
+    train_step(model, images, 0)
+    fast = [*site.layers.parameters(), *site.head.parameters()]
+    for slow, old, now in zip(site.slow.parameters(), before, fast, strict=True):
+        torch.testing.assert_close(slow, 0.9 * old + 0.1 * now.detach())
+        assert not torch.equal(now, old)
+
+
+@pytest.mark.parametrize("rule", ["urf", "sign-symmetry"])
+def test_diagnostics_of_feedback_are_of_what_carries_the_error(config, images, rule):
+    """Its angle to the forward weights, and its norm over theirs; of magnitudes, with the forward weights' signs."""
+    model, rows = build(replace(config, rule=rule), images), []
+    train_step(model, images, 0, rows)
+    [row] = rows
+    assert len(row["feedback_angle"]) == 4
+    for name, angle in row["feedback_angle"].items():
+        part = model.sites[0].get_submodule(name)
+        up, down = part.weight.detach(), part.feedback.detach()
+        down = down * up.sign() if rule == "sign-symmetry" else down
+        cosine = float((down * up).sum() / down.norm() / up.norm())
+        assert math.cos(math.radians(angle)) == pytest.approx(cosine, abs=1e-5)
+        assert row["feedback_ratio"][name] == pytest.approx(float(down.norm() / up.norm()), abs=1e-5)
+
+
+def test_dropout_drops_others_at_each_step_and_the_same_at_the_same(config, images):
+    dropped = []
+    for _ in range(2):
+        model = build(replace(config, network="own.dropping"), images)
+        first = next(part for part in model.encoder.modules() if isinstance(part, nn.Dropout))
+        first.register_forward_hook(lambda part, x, y: dropped.append((x[0] != 0) & (y == 0)))
+        for step in (0, 1):
+            train_step(model, images, step)
+    assert [0.2 < float(mask.double().mean()) < 0.4 for mask in dropped] == [True] * 4
+    assert dropped[0].equal(dropped[2]) and dropped[1].equal(dropped[3]) and not dropped[0].equal(dropped[1])
+
+
 def test_a_whole_number_is_a_mean_of_adams_too(config, images):
     train_step(build(replace(config, optimizer="adam(beta1=0)"), images), images, 0)
 

@@ -11,7 +11,7 @@ from saccade import draws
 from saccade.config.view_names import DEFORMATIONS, POLICIES, resolve
 from saccade.errors import InputError
 from saccade.views import deform, parse
-from saccade.views.policy import crop_boxes
+from saccade.views.policy import _KINDS, crop_boxes
 
 EVERYTHING = (
     "crop jitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2) hsv affine(padding=border) "
@@ -193,6 +193,68 @@ def test_window_is_a_piece_of_the_picture():
     assert found.any(0).sum() > 8  # many of the 16 places
     middle = parse("window(centre=true)", size=6)(images, keys(30))
     torch.testing.assert_close(middle, images[:, :, 2:8, 2:8] / 255, rtol=0, atol=1e-6)
+
+
+def parameters(text, *u):
+    """What one picture's draws become, of 20x40 pixels."""
+    (step,) = resolve(text)
+    found = _KINDS[step.name].draw(torch.tensor([u]), step.options, (3, 20, 40), (20, 40))
+    return torch.cat([one.flatten() for one in found])
+
+
+SIMILARITY = "similarity(rotation=30, log_scale=0.3, shift=0.2, p=0.5)"
+
+
+@pytest.mark.parametrize(
+    ("text", "draws", "strengths"),
+    [
+        ("hsv(hue=0.1, saturation=2)", (1, 1, 0), (0.1, 4)),
+        ("hsv(hue=0.1, saturation=2)", (0, 0, 0), (-0.1, 1 / 4)),
+        ("jitter(brightness=0.8, contrast=0.4, saturation=0.2, hue=0.1)", (1, 0, 1, 0, 0), (1.8, 0.6, 1.2, -0.1)),
+        ("jitter(brightness=0.8, contrast=0.4, saturation=0.2, hue=0.1)", (0, 1, 0, 1, 0), (0.2, 1.4, 0.8, 0.1)),
+    ],
+)
+def test_colours_change_as_far_as_asked_at_the_ends_of_their_draws(text, draws, strengths):
+    torch.testing.assert_close(parameters(text, *draws), torch.tensor(strengths, dtype=torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("draws", "angle", "scale", "shift"),
+    [
+        ((1, 1, 1, 0, 0), 30, math.exp(0.3), (4, -4)),  # 0.2 of half of 40 pixels
+        ((0, 0, 0.5, 1, 0), -30, math.exp(-0.3), (0, 4)),
+        ((1, 1, 1, 1, 0.6), 0, 1, (0, 0)),  # spared, at p = 0.5
+    ],
+)
+def test_similarities_move_as_far_as_asked_at_the_ends_of_their_draws(draws, angle, scale, shift):
+    angle, scale, shift = (torch.tensor([x], dtype=torch.float32) for x in (angle, scale, shift))
+    expected = deform.similarity_matrix(angle, scale, shift, 20, 40)
+    torch.testing.assert_close(parameters(SIMILARITY, *draws), expected.flatten())
+
+
+@pytest.mark.parametrize("name", ["affine(p=1, padding=border)", "similarity(rotation=40, shift=0.5, padding=border)"])
+def test_padding_fills_what_lies_outside(name):
+    white = torch.ones(20, 1, 12, 12)
+    torch.testing.assert_close(parse(name)(white, keys(20)), white)
+    assert parse(name.replace("border", "zeros"))(white, keys(20)).min() == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "option", "value"),
+    [
+        ("paper(scale=[0.5, 1])", 0, "scale", [0.5, 1]),
+        *(("paper(strength=0.5)", 2, name, 0.4) for name in ("brightness", "contrast", "saturation")),
+        ("paper(strength=0.5)", 2, "hue", 0.1),
+        ("affine-hsv(u=0.1)", 0, "high", 0.1),
+        ("affine-hsv(hue=0.3)", 1, "hue", 0.3),
+        ("affine-hsv(saturation=1)", 1, "saturation", 1),
+        *((f"digits({name}=0.1)", 0, name, 0.1) for name in ("rotation", "log_scale", "shift")),
+        *((f"deformed-cifar({name}=0.3)", 1, name, 0.3) for name in ("hue", "saturation")),
+        ("deformed-cifar(shared=5)", 1, "shared", 5),
+    ],
+)
+def test_a_named_policys_options_reach_its_deformations(text, place, option, value):
+    assert resolve(text)[place].options[option] == value
 
 
 # -------------------------------------------------------------------------------------------------------- bad input
