@@ -15,6 +15,10 @@ from saccade import api
 from saccade.config.run import read_recipe
 from saccade.errors import InputError
 from saccade.evaluation.knn import knn_accuracy
+from saccade.evaluation.probe import probe as probe_encoder
+from saccade.measures import pair_distances
+from saccade.training import build
+from saccade.training.model import make_batch
 
 
 @pytest.fixture
@@ -140,7 +144,21 @@ def test_an_audit_needs_no_encoder_to_begin_with(tiny):
         (lambda run: saccade.train({"rate": 1.0}), "The recipe is {'rate': 1.0}; it takes a TrainConfig, or the name"),
         (lambda run: saccade.load_images("digits", device="gpu"), "The device 'gpu' cannot be used here"),
         (lambda run: saccade.probe(run, "digits:train", "digits:test", seed="a"), "seed is 'a'; it takes a whole"),
-        (lambda run: saccade.embed(run, run), "The images are of type PosixPath; it takes an ImageSet"),
+        (lambda run: saccade.embed(run, 5), "The images are of type int; it takes an ImageSet"),
+        (lambda run: saccade.load_images(5), "The data is a int; it takes what names images"),
+        (lambda run: saccade.embed(run, "digits", layer=1.0), "layer is 1.0; the run"),
+        (lambda run: saccade.margins("digits", batches=1.5), "batches is 1.5; it takes a whole number"),
+        (lambda run: saccade.audit("digits", steps="3"), "steps is '3'; it takes a whole number"),
+        (lambda run: saccade.reproduce("table1", seeds=1.5), "seeds is 1.5; it takes a whole number"),
+        (lambda run: saccade.reproduce("table1", cells="random"), "cells is 'random'; it takes a list"),
+        (lambda run: saccade.reproduce("table1", pairs=1.5), "pairs is 1.5; it takes a whole number"),
+        (lambda run: saccade.reproduce("table1", views=5), "views is 5; it takes a text"),
+        (lambda run: saccade.reproduce("table1", m9=1), "A scale has no 'm9'; it takes pairs,"),
+        (lambda run: saccade.compare(run, run), "The runs to compare are"),
+        (
+            lambda run: saccade.probe(run, "digits:train", "digits:test", epochs=3),
+            "epochs goes with the protocol paper",
+        ),
     ],
 )
 def test_what_is_of_another_kind_is_refused(finished, call, sentence):
@@ -301,3 +319,31 @@ def test_what_training_did_to_every_picture_is_done_to_those_that_are_read(tiny,
         with pytest.raises(InputError, match=r"standardize\(mean=0.3, std=0.2\), which other programs would leave out"):
             refused()
     assert not (tmp_path / "e").exists()
+
+
+def test_every_option_of_a_probe_reaches_it(tiny, tmp_path):
+    run = saccade.train(replace(tiny, rate=0.1), out=tmp_path / "run")
+    train, test = saccade.load_images("digits:train[:200]"), saccade.load_images("digits:test[:100]")
+    how = {"protocol": "paper", "epochs": 3, "rate": 0.05, "batch": 30, "seed": 4, "precision": "float32"}
+    found = []
+    for initial in (False, True):
+        [row] = saccade.probe(run, train, test, layers=[1], initial=initial, **how)
+        [expected] = probe_encoder(saccade.load_encoder(run, initial=initial), train, test, layers=[1], **how)
+        assert row == expected
+        found.append(row.accuracy)
+    assert found[0] != found[1]
+
+
+def test_distances_after_training_are_those_of_the_trained_embeddings(tiny, tmp_path):
+    run = saccade.train(replace(tiny, rate=0.1), out=tmp_path / "run")
+    images, weights = saccade.load_images(tiny.data), load_file(run / "weights.safetensors")
+    x = make_batch(build(tiny, images), images, 0)[0].x
+    z = saccade.load_encoder(run)(x).flatten(1).detach() @ weights["heads.0.linear.weight"].T
+    for found, expected in zip(api.distances(run)["after"], pair_distances(*z.chunk(2)), strict=True):
+        assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_summary_tells_the_first_and_the_last_loss(tiny, tmp_path):
+    run = saccade.train(replace(tiny, epochs=3), out=tmp_path / "run")
+    losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) == 3 and api.summary(run)["loss"] == f"{losses[0]:.4g} to {losses[2]:.4g}"

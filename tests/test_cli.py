@@ -168,7 +168,7 @@ def bad_inputs(folder: Path) -> list[tuple[list[str], str]]:
         ([*train, "--init-from", str(folder / "nothing")], "cannot be read"),
         ([*train, "--nonsense", "1"], "nonsense"),
         (["probe", str(folder / "nothing"), "--train", "digits", "--test", "digits"], "no run's folder"),
-        (["probe", "run", "--train", "digits", "--test", "digits", "--epochs", "3"], "goes with --protocol paper"),
+        (["probe", "run", "--train", "digits", "--test", "digits", "--epochs", "3"], "goes with the protocol paper"),
         (["embed", str(folder / "nothing"), "digits"], "no run's folder"),
         (["compare", str(folder / "nothing")], "two different runs"),
         (["sweep", "digits", "data=[no.npz]", "--out", str(folder / "sweep")], "no.npz"),

@@ -54,6 +54,19 @@ BY_HAND = {
 BY_HAND["cifar-strided"], BY_HAND["vgg6-strided"] = BY_HAND["cifar"], BY_HAND["vgg6"]
 
 
+def of_width(width=4):
+    return nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU())
+
+
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(4, 3))
+
+
+def test_a_network_of_ones_own_takes_options():
+    for spec, width in (("test_networks.of_width", 4), ("test_networks.of_width(width=6)", 6)):
+        assert shapes(build(spec, (1, 8, 8)), (1, 8, 8))[-1] == (width, 6, 6)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_papers_networks_by_hand(name):
     image, after, weights, head_weights = BY_HAND[name]
@@ -137,9 +150,11 @@ def test_initial_weights_are_pytorchs_and_layer_by_layer():
         ("conv8 |", "empty"),
         ("nowhere.to.be.found", "imported"),
         ("collections.OrderedDict", "OrderedDict"),
-        ("torch.nn.Linear", "without arguments"),
+        ("torch.nn.Linear", "cannot be made"),
+        ("torch.nn.Linear(nothing=1)", "cannot be made"),
         ("torchvision.models.resnet18", "ResNet"),
         ("torch.nn.Sequential", "with weights"),
+        ("test_networks.lazy", "has no weights, or lazy ones"),
     ],
 )
 def test_specs_that_make_no_network(spec, words):
@@ -309,3 +324,12 @@ def test_torchvision_names_the_layers_of_a_users_chain():
 def test_activity_counts_a_locally_connected_maps_copies_of_its_input():
     # 2 outputs at 4x4 positions, and at each 3 channels in a window of 3x3.
     assert activity(build("local2", (3, 4, 4)), (3, 4, 4)) == 2 * 16 + 16 * 3 * 9
+
+
+def test_each_layer_draws_weights_of_its_own_whatever_stands_beside_it():
+    weights, other = (
+        [p.detach() for p in build(f"{first} | conv8 | conv8", (8, 6, 6)).parameters()]
+        for first in ("conv8", "conv8 tanh")
+    )
+    assert all(map(torch.equal, weights, other))
+    assert not any(torch.equal(weights[k], weights[j]) for k, j in ((0, 1), (0, 2), (1, 2)))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ import torch
 
 import saccade
 from processes import start, wait_for
-from saccade.errors import InputError, RunError, Stopped
+from saccade.errors import Held, InputError, RunError, Stopped
 from saccade.parallel import side_by_side
 from saccade.signals import asking_to_stop
 from saccade.training import checkpoint
@@ -35,6 +36,29 @@ def test_results_come_by_name_in_order_each_from_one_thread():
 def test_a_task_that_fails_ends_all():
     with pytest.raises(InputError, match="-1 is below 0"):
         side_by_side(squared, {"a": 1, "b": -1}, workers=1)
+
+
+def held(task, report):
+    report(1.0)
+    if task < 0:
+        raise Held(f"{task} is being written by another process.")
+
+
+def test_a_task_that_another_process_is_at_is_left_out_and_the_others_are_done(tmp_path):
+    done = []
+    with pytest.raises(RunError, match="^1 of 3 were left out.* The first: -1 is being written"):
+        side_by_side(held, {"a": -1, "b": 1, "c": 2}, workers=1, progress=done.append)
+    assert done[-1] == 1.0
+
+
+def test_a_script_is_not_run_again_by_the_workers(tmp_path):
+    script = tmp_path / "plain.py"
+    script.write_text(
+        f"import sys; sys.path[:0] = {sys.path}\nprint('once', flush=True)\nfrom saccade.parallel import side_by_side\n"
+        "from test_parallel import squared\nprint(side_by_side(squared, {'a': 3}, workers=1)['a'][0], __file__)"
+    )
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert (ran.stdout.split(), ran.stderr) == (["once", "9", str(script)], "")
 
 
 def waiting(task, report):

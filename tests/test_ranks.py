@@ -9,6 +9,7 @@ from itertools import product
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import saccade
 from combinations import config_of
@@ -17,6 +18,7 @@ from saccade.cli import main
 from saccade.config.names import LOSSES, RULES, SCHEDULES
 from saccade.errors import InputError, Lost, RunError, Stopped
 from saccade.ranks import Ranks, joined
+from saccade.rules.site import Site
 from saccade.training import build, checkpoint, loop, stages
 from saccade.training.folder import read_metrics
 
@@ -80,6 +82,14 @@ def test_a_pipeline_of_layers_ends_where_one_process_ends(images, count):
     assert list(chosen) == cases
     found = compare(list(chosen.values()), images, count)
     assert max(found) < 1e-10, dict(zip(cases, found, strict=True))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(4), nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4 * 6 * 6))], ids=str)
+def test_a_site_is_as_it_was_when_its_operations_are_counted(norm):
+    site = Site(0, nn.Sequential(nn.Conv2d(1, 4, 3), norm), None, nn.Identity())
+    before = {name: tensor.clone() for name, tensor in site.state_dict().items()}
+    assert stages.operations(site, (1, 8, 8)) == 2 * 4 * 9 * 36 and site.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in site.state_dict().items())
 
 
 @pytest.mark.parametrize("costs", [[1, 9, 5, 9, 19], [5, 1, 1, 1], [1, 1, 1, 30]])

@@ -3,7 +3,9 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from saccade import engines, sweep
@@ -29,8 +31,36 @@ def test_every_combination_at_every_seed_runs_once(tiny, tmp_path, monkeypatch):
     assert len(ran) == 12 and more.rows[0] == found.rows[0]
 
 
+def save(path, seed):
+    pictures = np.random.default_rng(seed).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.savez(path, images=pictures, labels=np.arange(60) % 2)
+
+
+def test_results_of_other_images_are_not_handed_back(tiny, tmp_path):
+    mine, others = tmp_path / "mine.npz", tmp_path / "others.npz"
+    save(mine, 0), save(others, 1)
+    base, probe = replace(tiny, data=str(mine)), sweep.Probe(str(mine), str(others))
+    first = sweep.run(base, {"rule": ["bp"]}, tmp_path / "out", probe=probe, engine="own.in_turn")
+    assert sweep.run(base, {"rule": ["bp"]}, tmp_path / "out", probe=probe, engine="own.in_turn").rows == first.rows
+    for changed in (others, mine):
+        save(changed, 2)
+        with pytest.raises(InputError, match=f"The images {changed} are not those"):
+            sweep.run(base, {"rule": ["bp"]}, tmp_path / "out", probe=probe, engine="own.in_turn")
+        save(changed, 1)
+
+
+def test_a_probes_test_images_can_be_deformed(tiny, tmp_path):
+    plain, deformed = (sweep.Probe("digits:train[:300]", "digits:test[:200]", views) for views in (None, "digits"))
+    found = [
+        sweep.run(tiny, {"rule": ["bp"]}, tmp_path, probe=probe, engine="own.in_turn") for probe in (plain, deformed)
+    ]
+    assert found[0].rows[0][1].mean > found[1].rows[0][1].mean + 10  # each with a result of its own
+    assert found[1].caption.endswith("scored on digits:test[:200] as digits.")
+
+
 def test_names_hang_on_choices_alone(tiny):
     [name] = sweep.runs(tiny, {})
+    assert [name] == list(sweep.runs(tiny, {"epochs": [1.0]})) == list(sweep.runs(tiny, {"epochs": [1]}))
     assert [name] == list(sweep.runs(replace(tiny, checkpoint_seconds=5, device="cpu"), {}))
     assert [name] != list(sweep.runs(replace(tiny, rate=0.5), {}))
     assert list(sweep.runs(tiny, {"seed": [3]})) == list(sweep.runs(replace(tiny, seed=3), {}))
@@ -146,3 +176,18 @@ def test_patience_ends(monkeypatch):
 def test_an_engine_that_is_not_installed_is_named():
     with pytest.raises(InputError, match="needs no_such_library; it takes pip install 'saccade\\[ray\\]'"):
         engines._library("no_such_library", "ray")
+
+
+def test_a_result_is_the_mean_over_the_last_tenth_and_of_a_probe_by_the_runs_seed(tiny, tmp_path, monkeypatch):
+    rows = [{"step": step, "site": site, "loss": step + site / 2} for step in range(1, 41) for site in (0, 1)]
+    asked = []
+    monkeypatch.setattr(sweep.api, "train", lambda config, **how: None)
+    monkeypatch.setattr(sweep, "read_metrics", lambda folder: rows)
+    monkeypatch.setattr(
+        sweep.api, "probe", lambda *given, **how: asked.append((given, how)) or [SimpleNamespace(accuracy=7.0)]
+    )
+    config = replace(tiny, seed=3)
+    sweep._trained((config, str(tmp_path), sweep.Probe("digits:train", "digits:test", "digits"), {}), print)
+    assert asked == [((tmp_path, "digits:train", "digits:test"), {"test_views": "digits", "seed": 3})]
+    [result] = (json.loads(path.read_text()) for path in tmp_path.glob("result-*.json"))
+    assert (result["loss"], result["accuracy"]) == (38.5 + 0.25, 7.0)  # of steps 37 to 40, and both sites

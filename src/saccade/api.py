@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from numbers import Integral
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from .config.run import TrainConfig, check, from_dict, head_of, recipe, to_yaml
 from .config.view_names import steady
 from .data import ImageSet
 from .data import load as load_images
-from .errors import InputError
+from .errors import InputError, whole
 from .evaluation.features import features
 from .evaluation.margins import Margins, pairs
 from .evaluation.margins import margins as measure_margins
@@ -56,6 +57,7 @@ from .training import run as run_training
 from .training.estimate import dry_run as dry_run
 from .training.folder import add_probes, configuration, losses, read_facts, read_metrics, refuse_other_images, timed
 from .training.loop import Progress
+from .training.own_code import refuse_other_code
 from .training.verify import verify
 from .training.weights import begin, refuse_other_start
 from .views.sheet import sheet
@@ -79,7 +81,7 @@ __all__ = [
     "verify",
 ]
 
-Images = ImageSet | str
+Images = ImageSet | str | PathLike[str]
 
 
 def train(
@@ -100,7 +102,8 @@ def train(
     """
     config = _configured(config, options, "train")
     given = None if images is None else _images(images, config, torch.device("cpu"))
-    return run_training(config, Path(out) if out else default_folder(config), images=given, progress=progress)
+    folder = Path(out).expanduser() if out else default_folder(config)
+    return run_training(config, folder, images=given, progress=progress)
 
 
 def _configured(config: TrainConfig | str | None, options: dict[str, Any], command: str) -> TrainConfig:
@@ -123,9 +126,11 @@ def default_folder(config: TrainConfig) -> Path:
 def load_encoder(run: Path | str, *, initial: bool = False, device: str = "cpu") -> nn.Sequential:
     """The encoder of a finished run, a plain `nn.Sequential` of layers in evaluation mode; `initial`: as it started.
 
-    Raises InputError where the run began with another run's encoder (`init_from`) that is no longer there as it was.
+    Raises InputError where the run began with another run's encoder (`init_from`) that is no longer there as it was, or
+    with other code of a network of the user's own.
     """
     config, facts = configuration(run), read_facts(Path(run))
+    refuse_other_code(run, facts, config, ["network"])
     encoder = networks.build(config.network, tuple(facts["shape"]), config.seed)
     if initial:
         refuse_other_start(run, config, facts)
@@ -153,7 +158,7 @@ def load_classifier(run: Path | str, *, device: str = "cpu") -> nn.Sequential:
 def _images(images: Images, config: TrainConfig, device: torch.device) -> ImageSet:
     if isinstance(images, ImageSet):
         return images
-    if not isinstance(images, str):
+    if not isinstance(images, str | PathLike):
         raise InputError(
             f"The images are of type {type(images).__name__}; it takes an ImageSet, as load_images gives it, or what names one."
         )
@@ -184,22 +189,26 @@ def probe(
     test_views: str | None = None,
     initial: bool = False,
     seed: int = 0,
-    epochs: int = 400,
-    rate: float = 1e-3,
-    batch: int = 500,
+    epochs: int | None = None,
+    rate: float | None = None,
+    batch: int | None = None,
     device: str = "auto",
     precision: str = "auto",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[ProbeResult]:
     """Probe layers of a run's encoder (default: the last), fit on `train`, score on `test`; kept in probes.json.
 
-    `test_views` deforms the test images by a policy; `initial` probes the encoder as it was before training. What the run
+    `epochs`, `rate` and `batch` are the protocol paper's alone (default: 400, 1e-3, 500). `test_views` deforms the test
+    images by a policy; `initial` probes the encoder as it was before training. What the run
     did to every picture alike is done to all: `size`, and such views as standardize.
 
     Raises InputError where a set has no labels, or does not fit the encoder.
     """
-    if not isinstance(seed, Integral):
-        raise InputError(f"seed is {seed!r}; it takes a whole number.")
+    whole("seed", seed, 0)
+    given = {"epochs": epochs, "rate": rate, "batch": batch}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if options and protocol != "paper":
+        raise InputError(f"{next(iter(options))} goes with the protocol paper; the protocol {protocol} takes none.")
     place = pick_device(device)
     encoder = load_encoder(run, initial=initial, device=str(place))
     config = configuration(run)
@@ -213,9 +222,7 @@ def probe(
         deform_train=seen(config),
         deform_test=seen(config, test_views),
         seed=seed,
-        epochs=epochs,
-        rate=rate,
-        batch=batch,
+        **options,
         precision=pick_precision(precision, place),
         progress=progress,
     )
@@ -252,8 +259,8 @@ def embed(
     place = pick_device(device)
     encoder = load_encoder(run, device=str(place))
     layer = len(encoder) if layer is None else layer
-    if not 0 <= layer <= len(encoder):
-        raise InputError(f"layer is {layer}; the run {run} has layers 1 to {len(encoder)}, and 0 for the pixels.")
+    if not isinstance(layer, Integral) or not 0 <= layer <= len(encoder):
+        raise InputError(f"layer is {layer!r}; the run {run} has layers 1 to {len(encoder)}, and 0 for the pixels.")
     config = configuration(run)
     loaded = _fitting(_images(images, config, place), run)
     report = partial(progress, "embedding") if progress else None
@@ -338,11 +345,13 @@ def reproduce(
     """
     if name not in NAMES:
         raise InputError(f"Unknown name {name!r}; it takes {', '.join(NAMES)}.")
-    if seeds < 1:
-        raise InputError(f"seeds is {seeds}; it takes a whole number of at least 1.")
+    whole("seeds", seeds)
+    if isinstance(cells, str):
+        raise InputError(f"cells is {cells!r}; it takes a list of names.")
     picked = scaled((TABLES[name] if name in TABLES else FIGURES[name]).scales, scale, **changes)
-    folder = Path(out) if out else Path("runs") / "paper" / f"{name}-{picked.name}"
-    for place in (folder, Path(results)):
+    folder = Path(out).expanduser() if out else Path("runs") / "paper" / f"{name}-{picked.name}"
+    kept = Path(results).expanduser()
+    for place in (folder, kept):
         refuse_file(place)
     asked = {option: value for option, value in changes.items() if value is not None}
     if name in FIGURES:
@@ -350,13 +359,13 @@ def reproduce(
             if option not in FIGURES[name].reads:
                 raise InputError(f"Nothing of {name} hangs on {option}; it takes {', '.join(FIGURES[name].reads)}.")
         of_runs = cells is not None or merge or render or workers is not None or engine != "local" or seeds > 1
-        if of_runs or Path(results) != Path("results"):
+        if of_runs or kept != Path("results"):
             raise InputError(
                 f"{name} is drawn without runs; cells, seeds, results, merge, render, workers and engine go with "
                 f"{', '.join(TABLES)}."
             )
         return None, draw(FIGURES[name], picked, folder, partial(load_images, root=data_root, download=download))
-    table, kept = TABLES[name].at(picked), Path(results)
+    table = TABLES[name].at(picked)
     refuse_idle(table, scale, asked)
     check_cells(table, picked)
     chosen(table, cells)
@@ -365,7 +374,7 @@ def reproduce(
             "render runs nothing and renders what there is; it goes without cells, seeds, workers, engine and download."
         )
     if merge is not None:
-        merge_results(Path(merge), kept)
+        merge_results(Path(merge).expanduser(), kept)
     if not render:
         run_cells(
             table,
@@ -431,7 +440,9 @@ def compare(runs: Sequence[Path | str], page: Path | str | None = None) -> Compa
     Written as an HTML page too where `page` names a file.
     """
     if isinstance(runs, str | Path):
-        raise InputError(f"{runs} cannot be compared; it takes two different runs or more.")
+        raise InputError(
+            f"The runs to compare are {str(runs)!r}, one path; it takes a list of two different runs or more."
+        )
     found = compare_runs(runs)
     if page is not None:
         write_page(page, "saccade runs compared", ", ".join(found.names), found.sections())
@@ -449,7 +460,7 @@ def export(run: Path | str, out: Path | str, *, to: str = "huggingface", layer: 
     Raises InputError for another form, a layer that is not there, a run whose views did more to every picture than scale it
     to [0, 1], and where packages that a form needs are missing.
     """
-    out, run = Path(out), Path(run)
+    out, run = Path(out).expanduser(), Path(run)
     if to not in EXPORTS:
         raise InputError(f"Unknown form {to!r} to export to; it takes {', '.join(EXPORTS)}.")
     encoder, config = _of_plain_pictures(run), configuration(run)
@@ -495,8 +506,7 @@ def tensorboard(
 
     `out`: default `tensorboard` in the run's folder. `images`: whose embeddings; default, those it learned from.
     """
-    if count < 1:
-        raise InputError(f"count is {count}; it takes a whole number of at least 1.")
+    whole("count", count)
     run = Path(run)
     config = configuration(run)
     place = torch.device("cpu")
@@ -515,7 +525,7 @@ def tensorboard(
             labels = [few.classes[k] if few.classes else str(k) for k in few.labels.tolist()]
         embeddings = (few_features(found), pictures, labels)
     return write_tensorboard(
-        Path(out) if out is not None else run / "tensorboard",
+        Path(out).expanduser() if out is not None else run / "tensorboard",
         read_metrics(run),
         config=to_yaml(config),
         sheet=_sample(loaded, config),

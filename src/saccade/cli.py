@@ -11,7 +11,7 @@ from typing import Any
 from . import terminal
 from .config.names import EXPORTS
 from .config.run import TrainConfig, check, recipe, recipes, to_yaml
-from .errors import InputError, Lost, RunError, Stopped
+from .errors import InputError, Lost, RunError, Stopped, whole
 from .terminal import Parser
 
 COMMANDS = {
@@ -160,25 +160,25 @@ def _sweep(argv: list[str]) -> int:
     parser.add_argument("--out", type=str, default="runs/sweep", help="folder of the runs")
     parser.add_argument("--train", type=str | None, default=None, help="labeled images to fit a linear probe on")
     parser.add_argument("--test", type=str | None, default=None, help="labeled images to score the probe on")
+    parser.add_argument("--test_views", type=str | None, default=None, help="deform the test images by this policy")
     terminal.add_format(parser)
     terminal.add_flags(parser)
     given = terminal.parse(parser, argv)
     form = terminal.known_format(given.format, given.json)
-    if given.seeds < 1:
-        raise InputError(f"seeds is {given.seeds}; it takes a whole number of at least 1.")
+    whole("seeds", given.seeds)
     if (given.train is None) != (given.test is None):
         raise InputError("A probe takes both --train and --test.")
+    if given.test_views is not None and given.test is None:
+        raise InputError("--test_views goes with a probe, which takes --train and --test.")
     base = recipe(given.recipe)
     from . import progress, sweep
 
-    varied = sweep.parse(given.variations)
+    varied, out = sweep.parse(given.variations), Path(given.out).expanduser()
     sweep.runs(base, varied, given.seeds)  # what cannot run is refused before anything does
-    probe = None if given.train is None else (given.train, given.test)
+    probe = None if given.train is None else sweep.Probe(given.train, given.test, given.test_views)
     with progress.share("sweep", given.quiet) as update:
-        found = sweep.run(
-            base, varied, Path(given.out), seeds=given.seeds, engine=given.engine, probe=probe, progress=update
-        )
-    terminal.show(found, {"runs": given.out, "results": Path(given.out) / "sweep.json"}, form, given.quiet)
+        found = sweep.run(base, varied, out, seeds=given.seeds, engine=given.engine, probe=probe, progress=update)
+    terminal.show(found, {"runs": out, "results": out / "sweep.json"}, form, given.quiet)
     return 0
 
 
@@ -217,11 +217,6 @@ def _probe(argv: list[str]) -> int:
     terminal.add_flags(parser)
     given = terminal.parse(parser, argv).as_dict()
     as_json, quiet, run = given.pop("json"), given.pop("quiet"), given.pop("run")
-    for name in ("epochs", "rate", "batch"):
-        if given[name] is None:
-            del given[name]
-        elif given["protocol"] != "paper":
-            raise InputError(f"--{name} goes with --protocol paper; the protocol {given['protocol']} takes none.")
     from . import api, progress
     from .report.tables import Table, to_terminal
 
@@ -378,11 +373,13 @@ def _shards(argv: list[str]) -> int:
 
     if given.out is None:
         if given.per is not None or given.data_root is not None or given.download:
-            raise InputError("per, data_root and download go with OUT, the folder to write; without it, shards are counted.")
+            raise InputError(
+                "per, data_root and download go with OUT, the folder to write; without it, shards are counted."
+            )
         terminal.tell({"index": data.write_index(Path(given.data))}, given.json, given.quiet)
         return 0
     images = data.load(given.data, root=given.data_root, download=given.download)
-    out = data.write_shards(images, Path(given.out), **({} if given.per is None else {"per": given.per}))
+    out = data.write_shards(images, Path(given.out).expanduser(), **({} if given.per is None else {"per": given.per}))
     terminal.tell(
         {"shards": out, "pictures": len(images), "train": f"saccade train --data shards:{out}"}, given.json, given.quiet
     )
@@ -502,13 +499,12 @@ def _quickstart(argv: list[str]) -> int:
     parser.add_argument("--out", type=str, default="runs/quickstart", help="folder of the runs and the page")
     terminal.add_flags(parser)
     given = terminal.parse(parser, argv)
-    if given.seeds < 1:
-        raise InputError(f"seeds is {given.seeds}; it takes a whole number of at least 1.")
+    whole("seeds", given.seeds)
     from . import progress, quickstart
     from .report.tables import to_terminal
 
     with progress.share("quickstart", given.quiet) as update:
-        table, page = quickstart.run(Path(given.out), given.seeds, everything=given.all, progress=update)
+        table, page = quickstart.run(Path(given.out).expanduser(), given.seeds, everything=given.all, progress=update)
     results = page.with_name("results.json")
     if given.json:
         print(results.read_text(), end="")

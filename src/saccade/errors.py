@@ -1,5 +1,8 @@
 """The exceptions that reach a user, each with one sentence."""
 
+from numbers import Integral
+from typing import Any
+
 
 def _one_line(sentence: str) -> str:
     """The sentence with whatever is no plain character escaped: line breaks, a terminal's commands, in names of files."""
@@ -17,6 +20,22 @@ class InputError(ValueError):
 
     def __init__(self, sentence: str):
         super().__init__(_one_line(sentence))
+
+
+def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """The value, if it is a whole number in that range.
+
+    >>> whole("seeds", 0)
+    Traceback (most recent call last):
+    saccade.errors.InputError: seeds is 0; it takes a whole number of at least 1.
+
+    Raises InputError for what is not.
+    """
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_whole or value < least or (most is not None and value > most):
+        bounds = f"at least {least}" if most is None else f"at least {least}, at most {most:,}"
+        raise InputError(f"{name} is {value!r}; it takes a whole number of {bounds}.")
+    return int(value)
 
 
 class Held(InputError):

@@ -18,9 +18,10 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parameter import UninitializedParameter
 
 from . import draws
-from .config.grammar import Call, imported, is_dotted, parse_calls
+from .config.grammar import Call, imported, is_dotted, parse_call, parse_calls
 from .config.names import ACTIVATIONS, NETWORKS
 from .errors import InputError
 
@@ -116,8 +117,8 @@ def build(
 ) -> nn.Sequential:
     """An encoder for images of `shape` (channels, height, width), with PyTorch's default initialization.
 
-    `spec` is a name of `config.names.NETWORKS`, a dotted path to an `nn.Sequential` (or a callable that returns one),
-    or layers separated by `|`, each a list of `convN`, `localN`, `linearN` (N outputs), `flatten`, activations and
+    `spec` is a name of `config.names.NETWORKS`, a dotted path to an `nn.Sequential` (or a callable that returns one, with
+    options or without), or layers separated by `|`, each a list of `convN`, `localN`, `linearN` (N outputs), `flatten`, activations and
     `maxpoolK`, `avgpoolK` (K = 2 if left out), in order: `conv32 hardtanh | conv32 maxpool`. Convolutions are 3x3 with
     padding 1 and no bias, as the paper's; `conv32(kernel=5, stride=2, padding=2, bias=true)` changes that. The seed
     fixes the initial weights layer by layer: layer k draws the same numbers whatever stands beside it.
@@ -357,19 +358,21 @@ def _named(parts: list[nn.Module]) -> list[tuple[str, nn.Module]]:
     return list(zip(names, parts, strict=True))
 
 
-def _imported(path: str, shape: tuple[int, ...], seed: int, what: str) -> nn.Sequential:
-    found = imported(path, what)
+def _imported(spec: str, shape: tuple[int, ...], seed: int, what: str) -> nn.Sequential:
+    call = parse_call(spec, what)
+    found = imported(call.name, what)
+    ready = isinstance(found, nn.Module) and not (call.args or call.options)
     with draws.seeded(seed, what, 0):
         try:
             # A module at the path stays as it is there: what trains is a copy.
-            module = copy.deepcopy(found) if isinstance(found, nn.Module) else found()
+            module = copy.deepcopy(found) if ready else found(*call.args, **call.options)
         except TypeError as error:
-            raise InputError(f"The {what} {path!r} cannot be made without arguments: {error}.") from None
-    if not isinstance(module, nn.Sequential) or not _has_map(module):
-        raise InputError(
-            f"The {what} {path!r} is a {type(module).__name__}; "
-            "it takes an nn.Sequential with weights, or a callable that makes one."
-        )
+            raise InputError(f"The {what} {spec!r} cannot be made: {error}.") from None
+    takes = "it takes an nn.Sequential with weights, or a callable that makes one"
+    if not isinstance(module, nn.Sequential):
+        raise InputError(f"The {what} {spec!r} is a {type(module).__name__}; {takes}.")
+    if not _has_map(module) or any(isinstance(p, UninitializedParameter) for p in module.parameters()):
+        raise InputError(f"The {what} {spec!r} has no weights, or lazy ones, whose sizes are not known; {takes}.")
     module = layers_of(module)
     shapes(module, shape)
     return module

@@ -3,17 +3,18 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 
-from .errors import RunError, Stopped
+from .errors import Held, RunError, Stopped
 from .signals import asking_to_stop
 
 Report = Callable[[float], None]  # how much of the task is done, from 0 to 1
@@ -31,7 +32,7 @@ def side_by_side(
     `workers` is the number of processes (default: one for each core that this process may use, or one where there is a
     GPU). `progress` is called with the share of all work that is done. The first exception of a task ends the others,
     which save what they train, and is raised; a signal to stop reaches them all, and raises Stopped. Raises RunError where
-    a worker was killed.
+    a worker was killed, and, when the others are done, where another process holds the folder of a task's run.
     """
     workers = workers or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
     context = multiprocessing.get_context("spawn")
@@ -44,8 +45,14 @@ def side_by_side(
         listener = threading.Thread(target=_listen, args=(news, len(tasks), progress))
         listener.start()
         try:
-            waiting = {pool.submit(_run, function, name, task): name for name, task in tasks.items()}
-            found = {waiting[done]: done.result() for done in as_completed(waiting)}
+            with _without_main(function):
+                waiting = {pool.submit(_run, function, name, task): name for name, task in tasks.items()}
+            found, held = {}, []
+            for done in as_completed(waiting):
+                try:
+                    found[waiting[done]] = done.result()
+                except Held as error:  # another process is at it: the others go on
+                    held.append(error)
         except BaseException as error:
             _end_workers(others)
             pool.shutdown(cancel_futures=True)  # waits until they have saved what they train
@@ -55,9 +62,28 @@ def side_by_side(
         finally:
             news.put(None)
             listener.join()
+    if held:
+        raise RunError(
+            f"{len(held)} of {len(tasks)} were left out, and the others are done; the same command takes up what is "
+            f"missing. The first: {held[0]}"
+        )
     if progress:
         progress(1.0)  # a worker's last word may come after its result
     return {name: found[name] for name in tasks}
+
+
+@contextmanager
+def _without_main(function: Callable[..., Any]) -> Iterator[None]:
+    """Processes that start within do not run the caller's script again, as they do where these two name it, unless the
+    function is the script's own."""
+    main = sys.modules["__main__"]
+    names = () if function.__module__ == "__main__" else ("__spec__", "__file__")
+    before = {name: getattr(main, name) for name in names if hasattr(main, name)}
+    vars(main).update(dict.fromkeys(before))
+    try:
+        yield
+    finally:
+        vars(main).update(before)
 
 
 _CONTINUES = "what was trained is saved, and the same command continues."

@@ -11,18 +11,32 @@ from dataclasses import asdict, fields
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from . import api, engines
 from .config.run import INCIDENTAL, TrainConfig, check, from_dict
+from .config.view_names import resolve
 from .errors import InputError, RunError
 from .evaluation.probe import class_count
 from .files import refuse_file
 from .parallel import Report
 from .report.tables import Table, spread
 from .training.folder import read_json, read_metrics, settled, surroundings, write_json
+from .training.own_code import own_code, refuse_other_code
+
+
+class Probe(NamedTuple):
+    """Labeled images to fit a linear probe on, images to score it on, and the views that these are deformed by, if any."""
+
+    train: str
+    test: str
+    test_views: str | None = None
+
+    @property
+    def sets(self) -> tuple[str, str]:
+        return self.train, self.test
 
 
 def parse(texts: Sequence[str]) -> dict[str, list[Any]]:
@@ -77,7 +91,9 @@ def runs(base: TrainConfig, varied: Mapping[str, Sequence[Any]], seeds: int = 1)
 
 
 def _name(config: TrainConfig) -> str:
-    return f"{hashlib.sha256(json.dumps(settled(config), sort_keys=True).encode()).hexdigest()[:12]}-seed{config.seed}"
+    kinds = {f.name: f.type for f in fields(TrainConfig)}
+    chosen = {name: float(value) if kinds[name] is float else value for name, value in settled(config).items()}
+    return f"{hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:12]}-seed{config.seed}"
 
 
 def run(
@@ -87,46 +103,67 @@ def run(
     *,
     seeds: int = 1,
     engine: str = "local",
-    probe: tuple[str, str] | None = None,
+    probe: Probe | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Table:
     """Run what is missing of every combination at every seed, and tell of all; `out/sweep.json` holds the same.
 
-    `probe` names labeled images to fit a linear probe on, and images to score it on.
+    `probe`: a linear probe of each run's last layer. Raises InputError where what is there
+    was made with other images, or other code of the user's own, than there are now.
     """
     configs = runs(base, varied, seeds)
     refuse_file(out)
-    for data in {config.data for config in configs.values()}:
-        api.load_images(data, root=base.data_root, download=base.download)
-    if probe is not None:
-        class_count(*(api.load_images(name, root=base.data_root, download=base.download) for name in probe))
-    out.mkdir(parents=True, exist_ok=True)
-    missing = {
-        name: (config, str((out / name).resolve()), probe)
-        for name, config in configs.items()
-        if not _result(out / name, probe).exists()
+    images = {
+        name: api.load_images(name, root=base.data_root, download=base.download)
+        for name in dict.fromkeys([*(config.data for config in configs.values()), *(probe.sets if probe else ())])
     }
+    if probe is not None:
+        class_count(*(images[name] for name in probe.sets))
+        resolve(probe.test_views or "none")
+    hashes = {name: one.fingerprint() for name, one in images.items()}
+    del images
+    out.mkdir(parents=True, exist_ok=True)
+    missing = {}
+    for name, config in configs.items():
+        if (path := _result(out / name, probe)).exists():
+            _refuse_other(path, config, hashes)
+        else:
+            seen = {data: hashes[data] for data in (config.data, *(probe.sets if probe else ()))}
+            missing[name] = (config, str((out / name).resolve()), probe, seen)
     engines.run(_trained, missing, engine, progress)
     found = {name: read_json(_result(out / name, probe)) for name in configs}
     write_json(out / "sweep.json", {"varied": dict(varied), "runs": found, **surroundings()})
     return table(varied, list(found.values()), probe)
 
 
-def _result(folder: Path, probe: tuple[str, str] | None) -> Path:
-    name = "loss" if probe is None else hashlib.sha256(" ".join(probe).encode()).hexdigest()[:12]
+def _result(folder: Path, probe: Probe | None) -> Path:
+    name = "loss" if probe is None else hashlib.sha256(" ".join(filter(None, probe)).encode()).hexdigest()[:12]
     return folder / f"result-{name}.json"
 
 
-def _trained(task: tuple[TrainConfig, str, tuple[str, str] | None], report: Report) -> None:
-    config, folder, probe = task
+def _refuse_other(path: Path, config: TrainConfig, hashes: dict[str, str]) -> None:
+    """Raises InputError for a result of other images than there are now, or of other code of the user's own."""
+    made = read_json(path)
+    if changed := [name for name, kept in made.get("sha256", {}).items() if hashes.get(name) != kept]:
+        raise InputError(
+            f"The images {', '.join(changed)} are not those that {path} was made with (their hashes differ); it takes the "
+            "same images or a new folder."
+        )
+    refuse_other_code(path.parent, made, config)
+
+
+def _trained(task: tuple[TrainConfig, str, Probe | None, dict[str, str]], report: Report) -> None:
+    config, folder, probe, hashes = task
     path = Path(folder)
     api.train(config, out=path, progress=lambda step, steps, loss: report(0.9 * step / steps))
     logged = [row for row in read_metrics(path) if "loss" in row]
     last = [row["loss"] for row in logged if row["step"] > 0.9 * logged[-1]["step"]]
-    result: dict[str, Any] = {"config": settled(config), "loss": fmean(last)}
+    result: dict[str, Any] = {"config": settled(config), "loss": fmean(last), "sha256": hashes}
+    if code := own_code(config):
+        result["own_code"] = code
     if probe is not None:
-        [found] = api.probe(path, *probe, seed=config.seed)
-        result |= {"probe": list(probe), "accuracy": found.accuracy}
+        [found] = api.probe(path, *probe.sets, test_views=probe.test_views, seed=config.seed)
+        result |= {"probe": list(filter(None, probe)), "accuracy": found.accuracy}
     keep(_result(path, probe), result)
     report(1.0)
 
@@ -140,7 +177,7 @@ def keep(path: Path, result: dict[str, Any]) -> None:
     write_json(path, result)
 
 
-def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], probe: tuple[str, str] | None) -> Table:
+def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], probe: Probe | None) -> Table:
     """A row for each combination, over its seeds."""
     names = [name for name in varied if name != "seed"]
     what = "loss" if probe is None else "accuracy"
@@ -149,5 +186,7 @@ def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], prob
         groups.setdefault(tuple(one["config"][name] for name in names), []).append(one[what])
     header = [*names, "loss, last tenth" if probe is None else "test accuracy (%)"]
     rows: list[list[Any]] = [[*map(str, values), spread(numbers)] for values, numbers in groups.items()]
-    said = "" if probe is None else f", of a linear probe fitted on {probe[0]} and scored on {probe[1]}"
+    said = "" if probe is None else f", of a linear probe fitted on {probe.train} and scored on {probe.test}"
+    if probe is not None and probe.test_views is not None:
+        said += f" as {probe.test_views}"
     return Table(header, rows, f"{len(found)} runs{said}.", digits=4 if probe is None else 2)

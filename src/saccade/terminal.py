@@ -99,7 +99,7 @@ def known_format(name: str, as_json: bool) -> str:
 
 
 def writable(name: str) -> Path:
-    path = Path(name)
+    path = Path(name).expanduser()
     if os.path.isdir(path) or not os.path.isdir(path.parent):
         raise InputError(f"{name} cannot be written; it takes a file in a folder that exists.")
     return path

@@ -4,8 +4,10 @@ import json
 import sys
 
 import pytest
+import torch
 
 import saccade
+from saccade.adapters.tensorboard import few_features
 from saccade.errors import InputError
 
 EventAccumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
@@ -27,7 +29,8 @@ def test_curves_views_histograms_and_embeddings(run, tmp_path):
         assert [value for _, value in found] == pytest.approx([value for _, value in expected])
     assert "angle_to_bp/site 1/layers.0.linear.weight" in events.Tags()["scalars"]
     assert events.Tags()["images"] == ["views"] and events.Images("views")[0].width > 8 * 28
-    assert [event.step for event in events.Histograms("weights/0.linear.weight")] == [0, 6]
+    before, after = events.Histograms("weights/0.linear.weight")
+    assert (before.step, after.step) == (0, 6) and before.histogram_value != after.histogram_value
     [features] = out.rglob("tensors.tsv")
     assert [len(line.split("\t")) for line in features.read_text().splitlines()] == [256] * 30
     [labels] = out.rglob("metadata.tsv")
@@ -40,10 +43,10 @@ def test_written_again_it_replaces_itself(run, tmp_path):
     out = saccade.tensorboard(run, tmp_path / "events", images="digits:test[:9]")
     saccade.tensorboard(run, out, images="digits:test[:9]")
     assert len(list(out.glob("events*"))) == 1
-    (out / "thesis.tex").write_text("mine")
+    (out / "000000.png").write_text("mine")
     with pytest.raises(InputError, match="holds other files"):
         saccade.tensorboard(run, out)
-    assert (out / "thesis.tex").read_text() == "mine"
+    assert (out / "000000.png").read_text() == "mine"
 
 
 def test_a_run_under_way_is_written_as_far_as_it_is(run, tmp_path):
@@ -61,3 +64,10 @@ def test_without_the_package_it_is_one_sentence(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(InputError, match=r"it takes pip install .saccade.tensorboard."):
         saccade.tensorboard(run)
+
+
+def test_of_many_features_those_that_vary_most_are_kept_in_their_order():
+    features = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [1.0, 9.0, 0.1, 5.0, 0.0, 7.0]
+    )
+    assert few_features(features, 3).equal(features[:, [1, 3, 5]]) and few_features(features, 6) is features

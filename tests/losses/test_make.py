@@ -79,9 +79,15 @@ def test_a_function_by_dotted_path():
     assert loss(z_a, z_b) == contrastive_hinge(z_a, z_b)
 
 
+def test_options_of_a_function_reach_it():
+    z_a, z_b = torch.randn(2, 8, 4)
+    loss = losses.make("saccade.losses.hinge.contrastive_hinge(m2=0.5)")
+    assert loss(z_a, z_b) == contrastive_hinge(z_a, z_b, m2=0.5) != contrastive_hinge(z_a, z_b)
+
+
 @pytest.mark.parametrize(
     "text",
-    ["lightly.loss.Nothing", "lightly.loss.VICRegLoss(nothing=1)", "saccade.losses.hinge.contrastive_hinge(m1=2)"],
+    ["lightly.loss.Nothing", "lightly.loss.VICRegLoss(nothing=1)", "saccade.losses.hinge.contrastive_hinge(nothing=2)"],
 )
 def test_refuses_what_is_not_there(text):
     with pytest.raises(InputError, match=r"it takes|cannot be made"):

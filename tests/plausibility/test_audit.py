@@ -4,13 +4,16 @@ are counted in the output."""
 from dataclasses import replace
 
 import pytest
+import torch
 import violators
 from expected import BASELINES, FEEDBACK, ONE, OTHERS, TABLE_1, TABLE_2, violations
+from torch import nn
 
+from saccade import audit as audit_objects
 from saccade.config.run import TrainConfig
 from saccade.data import load
 from saccade.errors import InputError
-from saccade.plausibility.audit import audit, thinned
+from saccade.plausibility.audit import _merged, audit, thinned
 from saccade.plausibility.verdict import CONDITIONS, MET, UNDECIDED, VIOLATED, Finding, Report
 
 
@@ -162,6 +165,56 @@ def test_facts_without_verdict(images):
     assert targets.needs["phases of a step"] == 2
 
 
+def test_facts_are_counted(images):
+    """All weights of the map are positive, as are its inputs where they are not 0; its error is that of its head."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.ReLU())
+    nn.init.constant_(network[0].weight, 1e-3)
+    options = violators._BASE | {"network": network, "views": "none", "head": "flatten linear5", "rate": 1e-9}
+    report = audit_objects(images=images, **options)
+    assert report.beyond["weight sharing"].startswith("one weight serves up to 784 places of an image")  # of 28x28
+    assert report.beyond["Dale"].startswith("both signs in 1 of 2 maps; 0 % of synapses")
+    negative = float(report.beyond["negative rates"].split(" %")[0])
+    assert negative < 1  # none of the map's; some of the head's five
+    report = audit_objects(images=images, **options | {"rate": 10.0})
+    flipped = float(report.beyond["Dale"].split("; ")[1].split(" %")[0])
+    assert 1 < flipped <= 100
+
+
+def test_what_an_audit_does_not_know_is_not_met():
+    report = Report({}, "", [Finding("rule", "asymmetric", VIOLATED, [])])
+    for ask in (
+        lambda: report.verdict("asymetric"),
+        lambda: report.verdict("asymmetric", ["rules"]),
+        lambda: report.blamed("iii"),
+    ):
+        with pytest.raises(InputError, match=r"^Unknown (condition|part) .* it takes (space|loss), "):
+            ask()
+
+
+def test_an_audit_leaves_the_callers_generator_where_it_is(tiny):
+    torch.manual_seed(7)
+    audit(tiny)
+    after = torch.rand(1)
+    torch.manual_seed(7)
+    assert torch.equal(after, torch.rand(1))
+
+
+def test_the_worst_site_stands_for_all():
+    sites = [[Finding("rule", "time", verdict, ["seen"])] for verdict in (MET, UNDECIDED, VIOLATED, MET)]
+    for count, expected in ((1, (MET, "seen")), (2, (UNDECIDED, "site 2: seen")), (4, (VIOLATED, "site 3: seen"))):
+        [found] = _merged(sites[:count])
+        assert (found.verdict, *found.evidence) == expected
+
+
+def test_the_worst_verdict_stands_for_all_parts():
+    report = Report({}, "")
+    for verdicts, worst in (((MET,), MET), ((MET, UNDECIDED), UNDECIDED), ((UNDECIDED, VIOLATED, MET), VIOLATED)):
+        report.findings = [
+            Finding(part, "time", v, []) for part, v in zip(("loss", "rule", "network"), verdicts, strict=False)
+        ]
+        assert report.verdict("time") == worst
+
+
 def test_a_report_as_data(images):
     report = audit(_config((ONE, "e2e", "bp", "sgd"), "conv32 tanh maxpool | conv40 tanh maxpool"), images)
     data = report.as_dict()
@@ -205,7 +258,6 @@ def test_what_cannot_train_is_refused(images):
 
 def test_objects_in_place_of_names(images):
     """A loss, a rule, a schedule and a network given as they are, judged as under their dotted paths."""
-    from saccade import audit as audit_objects
     from saccade.plausibility import own
     from saccade.schedules import Simultaneous
 

@@ -43,6 +43,20 @@ def test_a_second_process_is_refused_at_once_and_a_dead_ones_lock_taken_over(end
     second.join()
 
 
+def test_a_folder_that_is_refused_keeps_its_files(tiny, tmp_path):
+    for name in (".lock", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match="holds other files"):
+        saccade.train(tiny, out=tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {".lock": "mine", "notes.txt": "mine"}
+
+
+def test_a_tilde_is_the_home(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert saccade.train(tiny, out="~/run") == tmp_path / "run"
+    assert saccade.train(tiny, init_from=tmp_path / "run", out=tmp_path / "next") == tmp_path / "next"
+
+
 def train_here(config, run: Path) -> int:
     (run.parent / "mine.yaml").write_text(saccade.config.run.to_yaml(config))
     return main(["train", str(run.parent / "mine.yaml"), "--out", str(run), "--quiet"])
@@ -109,6 +123,11 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_leaves_what_was_written(tiny
     on, untouched = (saccade.train(config, out=out, images=images) for out in (copy, tmp_path / "untouched"))
     for name in ("weights.safetensors", "metrics.jsonl"):
         assert (on / name).read_bytes() == (untouched / name).read_bytes()
+
+
+def test_a_run_is_settled_by_all_but_where_it_is_computed_and_how_it_is_watched(tiny):
+    watched = {"device", "data_root", "download", "checkpoint_seconds", "divide"}
+    assert vars(tiny).keys() - folder.settled(tiny).keys() == watched
 
 
 def test_a_folder_where_a_process_died_before_its_first_file_is_taken(tiny, images, tmp_path):

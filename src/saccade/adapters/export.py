@@ -83,8 +83,9 @@ def _images(shape: tuple[int, ...], count: int) -> Tensor:
 @contextmanager
 def _refusing(what: str) -> Iterator[None]:
     """The exporters' warnings are for their authors, and whatever they raise is about the network."""
+    before = logging.root.manager.disable
     try:
-        logging.disable(logging.WARNING)
+        logging.disable(max(before, logging.WARNING))
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             yield
@@ -92,7 +93,7 @@ def _refusing(what: str) -> Iterator[None]:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{what} cannot export this network ({type(error).__name__}: {reason}).") from None
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def _written(

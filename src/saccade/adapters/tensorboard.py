@@ -4,6 +4,7 @@ It is made from what a run wrote, after it or while it goes on, so that watching
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def scalars(row: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-_OURS = ("events.out.tfevents.", "projector_config.pbtxt", "00000")
+_OURS = re.compile(r"events\.out\.tfevents\..*|projector_config\.pbtxt|00000(/.*)?")
 
 
 def _emptied(out: Path) -> None:
@@ -93,7 +94,7 @@ def _emptied(out: Path) -> None:
         found = sorted(out.rglob("*"), reverse=True)
     except OSError as error:
         raise InputError(f"The folder {out} cannot be used ({error.strerror}); it takes one to write to.") from None
-    if not all(str(path.relative_to(out)).startswith(_OURS) for path in found):
+    if not all(_OURS.fullmatch(path.relative_to(out).as_posix()) for path in found):
         raise InputError(f"The folder {out} holds other files; it takes a new or empty folder.")
     for path in found:
         path.rmdir() if os.path.isdir(path) else path.unlink()

@@ -49,7 +49,9 @@ def parse_calls(text: str, what: str = "specification") -> list[Call]:
     """
     calls = [_parse_one(chunk, text, what) for chunk in _chunks(text, what)]
     if not calls:
-        raise InputError(f"The {what} is empty; it takes names with optional arguments, such as hinge(m1=1, m2=3).")
+        raise InputError(
+            f"The {what} is empty; it takes names with optional arguments, in the form name(option=value)."
+        )
     return calls
 
 
@@ -61,7 +63,9 @@ def parse_call(text: str, what: str = "specification") -> Call:
     """
     calls = parse_calls(text, what)
     if len(calls) != 1:
-        raise InputError(f"The {what} {text!r} names {len(calls)} things; it takes one, such as hinge(m1=1, m2=3).")
+        raise InputError(
+            f"The {what} {text!r} names {len(calls)} things; it takes one, in the form name(option=value)."
+        )
     return calls[0]
 
 
@@ -118,8 +122,8 @@ def _value(node: ast.expr) -> Any:
 
 
 def is_dotted(text: str) -> bool:
-    """Whether `text` is the dotted path of something in a module, and not a name or a call."""
-    return bool(re.fullmatch(r"\w+(\.\w+)+", text))
+    """Whether `text` is the dotted path of something in a module, perhaps with options, and not a name."""
+    return bool(re.fullmatch(r"(?s)\w+(\.\w+)+(\(.*\))?", text))
 
 
 def imported(path: str, what: str) -> Any:

@@ -159,8 +159,9 @@ def network_of(config: TrainConfig) -> str:
 def from_dict(values: dict[str, Any], source: str) -> TrainConfig:
     """A configuration from a mapping; `source` names it in errors. Raises InputError for unknown or mistyped fields."""
     types = {f.name: f.type for f in fields(TrainConfig)}
-    # A number of numpy's is taken as Python's own: no file would hold it.
+    # A number of numpy's is taken as Python's own, and a path as its text: no file would hold them.
     values = {k: v.item() if isinstance(v, Number) and hasattr(v, "item") else v for k, v in values.items()}
+    values = {k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in values.items()}
     for name, value in values.items():
         if name not in types:
             raise InputError(f"{source} has an unknown field {shown(name)}; it takes {', '.join(types)}.")

@@ -29,7 +29,7 @@ _CLASSES = re.compile(r"(?s)(.*)\?classes=([^?]+)")
 
 
 def load(
-    spec: str,
+    spec: str | os.PathLike[str],
     *,
     root: Path | str | None = None,
     download: bool = False,
@@ -52,10 +52,13 @@ def load(
 
     Raises InputError where there is no such data, it cannot be used, the slice is empty, or there is no such device.
     """
+    if not isinstance(spec, str | os.PathLike):
+        raise InputError(f"The data is a {type(spec).__name__}; it takes what names images, or a path.")
+    spec = os.path.expanduser(os.fspath(spec))
     text, start, stop = spec, None, None
     if match := _SLICE.fullmatch(spec):
         text, start, stop = match[1], *(None if bound is None else int(bound) for bound in match.group(2, 3))
-    root = Path(root if root is not None else os.environ.get("SACCADE_DATA") or "data")
+    root = Path(root if root is not None else os.environ.get("SACCADE_DATA") or "data").expanduser()
     chosen = _CLASSES.fullmatch(text)
     images = _read(chosen[1] if chosen else text, root, download, free_memory() // 2 if limit is None else limit)
     if chosen:

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import measures
 from ..config.run import TrainConfig
 from ..data import ImageSet
-from ..errors import InputError
+from ..errors import InputError, whole
 from ..losses import make as make_loss
 from ..losses import needs
 from ..training.model import Model, build, make_batch
@@ -73,8 +73,7 @@ def margins(
     for name, share in (("beyond", beyond), ("within", within)):
         if not 0 < share < 1:
             raise InputError(f"{name} is {share}; it takes a share between 0 and 1.")
-    if batches < 1:
-        raise InputError(f"batches is {batches}; it takes a whole number of at least 1.")
+    whole("batches", batches)
     if needs(make_loss(config.loss)).layout != "pair":
         raise InputError(f"The loss {config.loss} has no pairs of views; margins take one that has, such as hinge.")
     model = build(config, images)

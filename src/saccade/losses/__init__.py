@@ -5,6 +5,7 @@ Any callable `loss(z_a, z_b)` is one; a module may declare what it needs.
 
 import inspect
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
@@ -56,11 +57,14 @@ class _Called(nn.Module):
         return self.function(z_a, z_b)
 
     def _get_name(self):
-        return getattr(self.function, "__name__", super()._get_name())
+        function = self.function.func if isinstance(self.function, partial) else self.function
+        return getattr(function, "__name__", super()._get_name())
 
 
 def make(text: str) -> nn.Module:
     """The loss that `text` names: `hinge(negatives=5)`, or `lightly.loss.BarlowTwinsLoss(lambda_param=0.01)`.
+
+    Options of a function are handed to it at each call.
 
     Raises InputError for an unknown name or option.
     """
@@ -75,6 +79,12 @@ def make(text: str) -> nn.Module:
             raise InputError(f"The loss {text!r} cannot be made: {error}.") from None
     if isinstance(found, nn.Module):
         return found
-    if not callable(found) or call.options:
-        raise InputError(f"The loss {text!r} is not a class with those options; it takes a callable loss(z_a, z_b).")
+    if not callable(found):
+        raise InputError(f"The loss {text!r} is a {type(found).__name__}; it takes a callable loss(z_a, z_b).")
+    if call.options:
+        found = partial(found, **call.options)
+        try:
+            inspect.signature(found).bind(None, None)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"The loss {text!r} cannot be made: {error}.") from None
     return _Called(found)

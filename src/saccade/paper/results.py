@@ -71,9 +71,11 @@ def results(table: PaperTable, scale: Scale, have: Found, *, links: Links | None
 
 
 def _same_pictures(table: PaperTable, scale: Scale) -> bool:
-    """Whether a scale scores on the paper's pictures: accuracies on others have no published ones to be held against."""
+    """Whether a scale scores on the paper's pictures: accuracies on others, or on some classes of them, have no published
+    ones to be held against. A slice of them is taken for all."""
     theirs = table.scales["paper"]
-    return (scale.sets[2].partition(":")[0], scale.test_views) == (theirs.sets[2].partition(":")[0], theirs.test_views)
+    ours, published = (one.sets[2].partition("[")[0] for one in (scale, theirs))
+    return (ours, scale.test_views) == (published, theirs.test_views)
 
 
 def _unlike(have: Found) -> list[str]:

@@ -142,6 +142,8 @@ def chosen(table: PaperTable, cells: list[str] | None) -> list[Cell]:
 def _run_cell(task: tuple[PaperTable, Cell, Scale, int, str | None, Path, Path], report: Report) -> str:
     """Train, measure, and write the result of one cell at one seed; returns what it failed of, so that the others go on."""
     table, cell, scale, seed, root, runs, path = task
+    if path.exists():  # another process has made it meanwhile
+        return ""
     try:
         found = MEASURES[table.measure].of(Job(table, cell, scale, seed, root, runs, report))
     except RunError as error:

@@ -3,13 +3,14 @@
 import hashlib
 import math
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from typing import Any
 
 from ..config.grammar import Call, parse_call, parse_calls
 from ..config.names import LOSSES, RULES
 from ..config.view_names import POLICIES, resolve
-from ..errors import InputError
+from ..errors import InputError, whole
 
 
 @dataclass(frozen=True)
@@ -287,8 +288,7 @@ def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
     scale = scales[name]
     given = {option: value for option, value in changes.items() if value is not None}
     for option, value in given.items():
-        if not isinstance(value, str) and not 0 < value < 1e12:
-            raise InputError(f"{option} is {value}; it takes a number above 0.")
+        _refuse_unfit(option, value)
     if given.get("batch", 2) < 2:
         raise InputError("batch is 1; it takes at least 2, since a picture's negatives are the others of its batch.")
     for call in parse_calls(given["readings"], "readings") if "readings" in given else ():
@@ -316,6 +316,22 @@ def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
         return scale
     parts = [f"{option}={value}" for option, value in given.items() if getattr(scale, option, None) != value]
     return replace(changed, name=",".join([name, *map(file_name, parts)]))
+
+
+def _refuse_unfit(option: str, value: Any) -> None:
+    kinds = {f.name: str(f.type) for f in fields(Scale) if f.name not in ("name", "sets", "margins", "runs")}
+    kinds |= dict.fromkeys(_SETS, "str") | dict.fromkeys((*_MARGINS, "strength"), "float")
+    if option not in kinds:
+        raise InputError(f"A scale has no {option!r}; it takes {', '.join(kinds)}.")
+    if "str" in kinds[option]:
+        if not isinstance(value, str):
+            raise InputError(f"{option} is {value!r}; it takes a text.")
+        return
+    is_number = isinstance(value, Real)
+    if not is_number or not 0 < value < 1e12:
+        raise InputError(f"{option} is {value!r}; it takes a number above 0.")
+    if "int" in kinds[option]:
+        whole(option, value)
 
 
 def field_of(option: str) -> str:

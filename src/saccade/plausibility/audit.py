@@ -16,7 +16,7 @@ from .. import measures
 from ..config.grammar import is_dotted
 from ..config.run import TrainConfig, check, head_of, network_of
 from ..data import ImageSet, load
-from ..errors import InputError
+from ..errors import InputError, whole
 from ..networks import output_shape
 from ..rules.site import Batch
 from ..training.model import Model, build, make_batch, train_step
@@ -31,6 +31,7 @@ _THIN = 8  # a thin network has an eighth of the channels
 _BATCH, _SIDE = 8, 32  # pictures and pixels a side, where they are enough
 
 
+@torch.random.fork_rng(devices=[])  # the caller's generator stays where it is
 def audit(config: TrainConfig, images: ImageSet | None = None, steps: int = STEPS) -> Report:
     """Which of the paper's conditions the parts of a configuration meet, found by running it.
 
@@ -41,8 +42,7 @@ def audit(config: TrainConfig, images: ImageSet | None = None, steps: int = STEP
 
     Raises InputError for a configuration that cannot be trained.
     """
-    if not 1 <= steps <= 10_000:
-        raise InputError(f"steps is {steps}; it takes a whole number of at least 1, at most 10,000.")
+    whole("steps", steps, most=10_000)
     started = time.perf_counter()
     model, images = thin_model(
         config, images if images is not None else load(config.data, root=config.data_root), steps

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..errors import InputError
+
 CONDITIONS = {
     "space": "(i) local in space",
     "time": "(i) local in time",
@@ -17,6 +19,12 @@ MET, VIOLATED, UNDECIDED = "met", "violated", "not decidable"
 
 class Undecided(Exception):
     """An intervention that could not be carried out, such as on a part that draws numbers of its own."""
+
+
+def _known(name: str, names: Iterable[str], what: str) -> str:
+    if name not in names:
+        raise InputError(f"Unknown {what} {name!r} of an audit; it takes {', '.join(names)}.")
+    return name
 
 
 @dataclass
@@ -62,13 +70,17 @@ class Report:
         return {(f.part, f.condition) for f in self.findings if f.verdict == VIOLATED}
 
     def verdict(self, condition: str, parts: Iterable[str] = PARTS) -> str:
-        """The worst of the parts' verdicts."""
-        found = {f.verdict for f in self.findings if f.condition == condition and f.part in tuple(parts)}
+        """The worst of the parts' verdicts. Raises InputError for a condition or a part that there is not."""
+        asked = [_known(part, PARTS, "part") for part in parts]
+        found = {f.verdict for f in self._under(condition) if f.part in asked}
         return next((v for v in (VIOLATED, UNDECIDED) if v in found), MET)
 
     def blamed(self, condition: str) -> list[str]:
-        """The parts that violate a condition."""
-        return [f.part for f in self.findings if f.condition == condition and f.verdict == VIOLATED]
+        """The parts that violate a condition. Raises InputError for a condition that there is not."""
+        return [f.part for f in self._under(condition) if f.verdict == VIOLATED]
+
+    def _under(self, condition: str) -> list[Finding]:
+        return [f for f in self.findings if f.condition == _known(condition, CONDITIONS, "condition")]
 
     def as_dict(self) -> dict[str, Any]:
         verdicts = {condition: self.verdict(condition) for condition in CONDITIONS}

@@ -17,8 +17,15 @@ __all__ = ["Batch", "Site", "convert", "make", "plain"]
 
 
 def make(text: str) -> Any:
-    """The rule that `text` names, such as `dtp(eta=0.5)`, or a dotted path to a class of one's own."""
-    return create(text, RULES, "rule")
+    """The rule that `text` names, such as `dtp(eta=0.5)`, or a dotted path to a class of one's own.
+
+    Raises InputError for an unknown name or option, and for a class that lacks a method of a rule.
+    """
+    rule = create(text, RULES, "rule")
+    for name in ("rates", "prepare", "groups", "phases"):
+        if not hasattr(rule, name):
+            raise InputError(f"The rule {text!r} has no {name}; it takes rates, prepare, groups and phases.")
+    return rule
 
 
 def convert(

@@ -255,8 +255,13 @@ class RandomFeedback(Backpropagation):
             if weight not in given:
                 uniform = torch.rand(weight.shape, generator=draws.generator(seed, number), dtype=torch.float64)
                 fan_in = weight.shape[-1] if isinstance(part, LocallyConnected2d) else weight[0].numel()
-                drawn = torch.empty_like(weight).copy_(self.shaped(uniform, fan_in**-0.5))
-                given[weight] = nn.Parameter(drawn, requires_grad=self.trains)
+                shaped = self.shaped(uniform, fan_in**-0.5)
+                if not isinstance(shaped, Tensor) or shaped.shape != weight.shape:
+                    raise InputError(
+                        f"{type(self).__name__}.shaped gave {type(shaped).__name__} {tuple(getattr(shaped, 'shape', ()))}; it "
+                        f"takes a tensor of the weight's shape, {tuple(weight.shape)}."
+                    )
+                given[weight] = nn.Parameter(torch.empty_like(weight).copy_(shaped), requires_grad=self.trains)
             kind: Any = type(part)
             part.__class__ = _with(Feedback, kind)
             part.feedback, part.signs = given[weight], self.signs

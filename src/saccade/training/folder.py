@@ -38,7 +38,7 @@ def claimed(folder: Path, config: TrainConfig) -> Iterator[Path]:
 
     The system drops the lock of a process that dies, so a stale one is taken over.
     """
-    new = not os.path.exists(folder)
+    new, unlocked = not os.path.exists(folder), not os.path.exists(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a")
@@ -65,7 +65,8 @@ def claimed(folder: Path, config: TrainConfig) -> Iterator[Path]:
                     "or a new folder."
                 )
         elif any(path.name != ".lock" and path.suffix != ".part" for path in folder.iterdir()):  # .part: it died there
-            (folder / ".lock").unlink()
+            if unlocked:
+                (folder / ".lock").unlink()
             raise InputError(
                 f"The output folder {folder} holds other files and no run; it takes a new or empty folder."
             )

@@ -36,6 +36,7 @@ from .folder import (
     write_json,
 )
 from .model import Model, build, settle, train_step
+from .own_code import own_code, refuse_other_code
 from .weights import WEIGHTS, fingerprint
 
 CONDITIONS = ("versions", "hardware", "source", "device", "precision", "processes")  # on which a run's bits hang
@@ -102,9 +103,13 @@ def _begin(model: Model, images: ImageSet, out: Path) -> dict[str, Any]:
     }
     if model.sites[0].needs.labels:
         facts["data"]["classes"] = images.classes
+    if code := own_code(model.config):
+        facts["own_code"] = code
     if model.config.init_from:
         facts["initial_weights"] = fingerprint(Path(model.config.init_from))
     _refuse_other_sources(before, facts, out)
+    if before.get("finished") or checkpoint.found(out):  # a part that failed at the first step may be mended
+        refuse_other_code(out, before, model.config)
     if before.get("finished"):
         checkpoint.remove(out)  # it may have died just before it did so itself
         return before

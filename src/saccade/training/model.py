@@ -1,7 +1,7 @@
 """A configuration made real: encoder, sites, rule, schedule, optimizers, and one training step of them all."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import UninitializedParameter
 
 from .. import draws, networks, views
 from ..allocator import keep_freed_memory
@@ -76,8 +77,15 @@ class Model:
         return self.schedule.length(len(self.sites), self.steps_per_site)
 
     def turns(self, step: int) -> tuple[int, ...]:
-        """The sites that learn at a step."""
-        return self.schedule.sites(self.config.seed, step, len(self.sites), self.steps_per_site)
+        """The sites that learn at a step. Raises InputError where a schedule of the user's own names none, or others."""
+        turns = self.schedule.sites(self.config.seed, step, len(self.sites), self.steps_per_site)
+        sites = range(len(self.sites))
+        if not isinstance(turns, Sequence) or not turns or any(site not in sites for site in turns):
+            raise InputError(
+                f"The schedule {self.config.schedule} has {turns!r} learn at step {step}; it takes a tuple of one site or "
+                f"more, from 0 to {len(sites) - 1}."
+            )
+        return tuple(turns)
 
     def modules(self) -> nn.ModuleList:
         """All that is saved: the sites hold the layers, the heads, the losses, feedback weights and inverses."""
@@ -108,7 +116,7 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
     begin(encoder, config)
     schedule = create(config.schedule, SCHEDULES, "schedule")
     rule = make_rule(config.rule)
-    shapes, groups = networks.shapes(encoder, shape), schedule.groups(len(encoder))
+    shapes, groups = networks.shapes(encoder, shape), _groups(config, schedule, len(encoder))
     sites = _sites(config, encoder, groups, shapes, images.class_count if wants.labels else None)
     if _feeds_back(config.rule) and all(len(maps_of(nn.ModuleList(site.stages()))) < 2 for site in sites):
         raise InputError(
@@ -119,6 +127,11 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
     below = [shapes[group.start] for group in groups]
     _refuse_too_large(config, sites, below, size * rows * (config.batch // ranks.count), device)
     for site, features in zip(sites, below, strict=True):
+        if not any(p.requires_grad for p in site.parameters()):
+            raise InputError(
+                f"Site {site.index + 1} has no weights to train under the schedule {config.schedule}: network "
+                f"{config.network!r}, head {head_of(config)!r}; it takes a map, such as conv32, in each."
+            )
         site.to(device, dtype).to(memory_format=torch.channels_last)
         rule.prepare(site, features, config.seed)
         site.train()
@@ -127,12 +140,6 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
         for site in sites
         for group, named in rule.groups(site).items()
     }
-    for site in sites:
-        if not any(p.requires_grad for p in site.parameters()):
-            raise InputError(
-                f"Site {site.index} has no weights to train under the schedule {config.schedule}: network "
-                f"{config.network!r}, head {head_of(config)!r}; it takes a map, such as conv32, in each."
-            )
     _refuse_shares(config, sites, ranks)
     if choose(config.loss, LOSSES, "loss")[1] is None:
         seen = slice(None) if ranks.gathers else ranks.share
@@ -144,7 +151,12 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
     if ranks.count > 1 and not ranks.shares:
         stage = stages(sites, below, ranks.count)[ranks.rank]
     steps_per_epoch = len(images) // config.batch
-    return Model(
+    steps_per_site = max(1, round(config.epochs * steps_per_epoch))
+    if type(total := schedule.length(len(sites), steps_per_site)) is not int or total < 1:
+        raise InputError(
+            f"The schedule {config.schedule} has a length of {total!r}; it takes a whole number of steps, at least 1."
+        )
+    model = Model(
         config,
         device,
         precision,
@@ -156,13 +168,30 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
         policy,
         optimizers,
         steps_per_epoch,
-        max(1, round(config.epochs * steps_per_epoch)),
+        steps_per_site,
         torch.zeros(len(sites), 2, dtype=torch.float64, device=device),
         torch.zeros(len(sites), 2, dtype=torch.int64, device=device),
         ranks=ranks,
         stage=stage,
         grid=grid,
     )
+    model.turns(0)  # refused before anything is written
+    return model
+
+
+def _groups(config: TrainConfig, schedule: Any, layers: int) -> list[range]:
+    """Which layers each site has. Raises InputError where a schedule of the user's own does not share out all of them."""
+    for name in ("groups", "length", "sites"):
+        if not callable(getattr(schedule, name, None)):
+            raise InputError(f"The schedule {config.schedule} has no method {name}; it takes groups, length and sites.")
+    groups = schedule.groups(layers)
+    whole = isinstance(groups, Sequence) and all(isinstance(group, range) and len(group) for group in groups)
+    if not whole or [layer for group in groups for layer in group] != list(range(layers)):
+        raise InputError(
+            f"The schedule {config.schedule} has the groups {groups!r} of {layers} layers; it takes ranges that hold each of them "
+            "once, from the bottom up."
+        )
+    return list(groups)
 
 
 def _refuse_shares(config: TrainConfig, sites: list[Site], ranks: Ranks) -> None:
@@ -281,6 +310,11 @@ def _sites(
                 embedding = networks.output_shape(head, embedding)
             if hasattr(loss, "sized"):
                 loss.sized(embedding)
+            if any(isinstance(p, UninitializedParameter) for p in loss.parameters()):
+                raise InputError(
+                    f"The loss {config.loss} has lazy weights, whose sizes are not known; it takes ones of a size, or makes them "
+                    "in a method sized(shape)."
+                )
         sites.append(Site(index, nn.Sequential(*(encoder[k] for k in group)), head, loss))
     return sites
 
@@ -389,11 +423,17 @@ def _learn(model: Model, site: Site, batch: Batch, watch: list[dict[str, Any]] |
             put()
         if watch is not None:
             found |= snapshot(site)
-        optimizer = model.optimizers[site.index, group]
+        optimizer = model.optimizers.get((site.index, group))
+        if optimizer is None:
+            raise InputError(f"The rule {model.config.rule} has the phase {group!r}, and no such group of parameters.")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     site.follow()
-    assert batch.loss is not None
+    if batch.loss is None or batch.outputs is None:
+        raise InputError(
+            f"The phases of the rule {model.config.rule} left out the loss or the outputs; it takes one that calls "
+            "site.evaluate and sets batch.outputs."
+        )
     images_seen = model.config.batch if site.needs.reduction == "sum" else 1
     model.sums[site.index, 0] += batch.loss.double() / images_seen
     model.sums[site.index, 1] += 1

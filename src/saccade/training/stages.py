@@ -11,6 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import InputError
+from ..networks import evaluating
 from ..rules.site import Site
 
 
@@ -33,6 +34,6 @@ def stages(sites: list[Site], shapes: list[tuple[int, ...]], count: int) -> list
 def operations(site: Site, shape: tuple[int, ...]) -> int:
     """Floating point operations of one image's way up."""
     parameter = next(site.parameters())
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), evaluating(site):
         site(torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device))
     return counter.get_total_flops()

@@ -14,9 +14,10 @@ import torch
 
 from ..data import ImageSet, load
 from ..data.memory import pick_device
-from ..errors import InputError
+from ..errors import InputError, whole
 from .folder import configuration, read_facts, read_metrics, refuse_other_images, surroundings
 from .loop import CONDITIONS, Progress, replay
+from .own_code import refuse_other_code
 from .weights import refuse_other_start
 
 
@@ -37,11 +38,10 @@ def verify(
     sums are split between threads, and so their last bits hang on it. `images` stands in for the configured data.
 
     A run that went on under other conditions is replayed up to there. Raises InputError where the run logged nothing before,
-    or its images, or the encoder that it began with, are not these.
+    or its images, the encoder that it began with, or parts of the user's own, are not these.
     """
     config, facts = configuration(run), read_facts(Path(run))
-    if rows < 1:
-        raise InputError(f"rows is {rows}; it takes a whole number of at least 1.")
+    whole("rows", rows)
     first, until = _first_part(facts)
     logged = [row for row in read_metrics(Path(run)) if row["step"] <= until]
     steps = sorted({row["step"] for row in logged if "loss" in row})[:rows]
@@ -54,6 +54,7 @@ def verify(
         images = load(config.data, root=config.data_root, download=config.download, device=device)
     refuse_other_images(run, facts, images)
     refuse_other_start(run, config, facts)
+    refuse_other_code(run, facts, config)
     with tempfile.TemporaryDirectory() as folder, _threads(first.get("hardware")):
         again = replay(config, steps[-1], Path(folder), images=images, progress=progress)
         now = surroundings(device) | {"device": str(device), "precision": config.precision, "processes": 1}

@@ -1,0 +1,102 @@
+"""Parts of the user's own: a run goes on with the code that it began with."""
+
+import importlib
+import sys
+from dataclasses import replace
+
+import pytest
+
+import saccade
+from saccade.errors import InputError
+from saccade.training.own_code import own_code
+
+CODE = """
+from torch import nn
+
+def pulled(z_a, z_b, by=1.0):
+    return {factor} * by * (z_a - z_b).square().mean()
+
+class Ways:
+    def groups(self, layers): return {groups}
+    def length(self, sites, steps): return {length}
+    def sites(self, seed, step, sites, steps): return {sites}
+
+chain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh())
+"""
+GOOD = {"factor": 1, "groups": "[range(layers)]", "length": "steps", "sites": "(0,)"}
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Writes the user's file anew, with changes."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # written twice in a second, it would be taken for unchanged
+
+    def write(**changes):
+        (tmp_path / "my_parts.py").write_text(CODE.format(**GOOD | changes))
+        sys.modules.pop("my_parts", None)
+        importlib.invalidate_caches()
+
+    write()
+    yield write
+    sys.modules.pop("my_parts", None)
+
+
+def test_a_finished_run_is_handed_back_by_the_code_that_made_it(tiny, mine, tmp_path):
+    config = replace(tiny, loss="my_parts.pulled(by=2)")
+    run = saccade.train(config, out=tmp_path / "run")
+    mine(length="steps + 1")  # of another part of the file
+    assert saccade.train(config, out=run) == run and saccade.verify(run).exact
+    mine(factor=100)
+    for again in (lambda: saccade.train(config, out=run), lambda: saccade.verify(run)):
+        with pytest.raises(InputError, match="The code of my_parts.pulled is not what the run in .* began with"):
+            again()
+    assert saccade.load_encoder(run)  # on which the loss has no hold
+
+
+def test_an_interrupted_run_is_continued_by_its_own_code_and_one_that_failed_at_once_by_any(tiny, mine, tmp_path):
+    config = replace(tiny, loss="my_parts.pulled", schedule="my_parts.Ways", checkpoint_seconds=1e-9)
+    run = tmp_path / "run"
+
+    def stop(step, steps, loss):
+        raise KeyboardInterrupt
+
+    mine(sites="(0,) if step else None")
+    with pytest.raises(InputError, match="has None learn at step 0"):
+        saccade.train(config, out=run)
+    mine()
+    with pytest.raises(KeyboardInterrupt):
+        saccade.train(replace(config, epochs=2), out=run, progress=stop)
+    assert list(run.glob("checkpoint-*"))
+    mine(factor=100)
+    with pytest.raises(InputError, match="The code of my_parts.pulled is not"):
+        saccade.train(replace(config, epochs=2), out=run)
+
+
+def test_the_code_of_an_object_is_its_file_and_a_package_has_none(tiny, mine):
+    config = replace(tiny, network="my_parts.chain", loss="lightly.loss.NTXentLoss", views="digits my_parts.chain")
+    before = own_code(config)
+    mine(factor=2)
+    assert list(before) == list(own_code(config)) == ["my_parts.chain"] and before != own_code(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sites": "(9,)"}, r"has \(9,\) learn at step 0; it takes a tuple of one site or more, from 0 to 0"),
+        ({"sites": "0"}, "has 0 learn at step 0"),
+        ({"sites": "()"}, r"has \(\) learn at step 0"),
+        ({"groups": "[range(1)]"}, "of 2 layers; it takes ranges that hold each of them once"),
+        ({"groups": "[range(2), range(1, 2)]"}, "ranges that hold each of them once"),
+        ({"groups": "7"}, "has the groups 7"),
+        ({"length": "0"}, "has a length of 0"),
+        ({"length": "steps + 0.5"}, r"has a length of 3\.5"),
+    ],
+)
+def test_a_schedule_of_ones_own_that_cannot_be_is_refused_before_anything_is_written(
+    tiny, mine, tmp_path, changes, says
+):
+    mine(**changes)
+    with pytest.raises(InputError, match=says):
+        saccade.train(replace(tiny, schedule="my_parts.Ways"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
