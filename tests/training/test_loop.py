@@ -196,7 +196,9 @@ def in_two_parts(config, out, images, monkeypatch, second=None):
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
             patch.setattr("saccade.training.model.pick_precision", lambda *names, kept=precision: kept)
             saccade.train(config, out=out, images=images, progress=progress)
-    assert read_facts(out)["finished"] and read_facts(out)["resumed_at"] == 5
+    facts = read_facts(out)
+    assert facts["finished"] and facts["resumed_at"] == 5
+    assert facts["pairs_per_second"] * facts["seconds"] == pytest.approx(7 * config.batch, rel=0.3)  # of this part
     return out
 
 
@@ -279,11 +281,9 @@ def test_deterministic_changes_nothing_on_a_processor(images, tmp_path, case):
     from combinations import config_of
 
     config = config_of(*case)
-    try:
-        a, b = (
-            saccade.train(replace(config, deterministic=d), out=tmp_path / str(d), images=images) for d in (False, True)
-        )
-    finally:
-        torch.use_deterministic_algorithms(False)
+    a, b = (
+        saccade.train(replace(config, deterministic=d), out=tmp_path / str(d), images=images) for d in (False, True)
+    )
+    assert not torch.are_deterministic_algorithms_enabled()  # as before
     for name in ("weights.safetensors", "metrics.jsonl"):
         assert (a / name).read_bytes() == (b / name).read_bytes()

@@ -5,8 +5,8 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ def run(config: TrainConfig, out: Path, *, images: ImageSet | None = None, progr
     """
     with (
         joined(pick_device(config.device), config.batch, config.negatives, config.divide) as ranks,
+        _deterministic(config),
         ExitStack() as stack,
     ):
         try:
@@ -142,17 +143,28 @@ def replay(
     config: TrainConfig, steps: int, out: Path, *, images: ImageSet | None = None, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
     """Train the first `steps` steps of a run anew, in the empty folder `out`, and return the metrics' lines."""
-    model, images = _prepared(config, images, ALONE)
-    steps = min(steps, model.total_steps)
-    report: Progress | None = (lambda step, _, loss: progress(step, steps, loss)) if progress else None
-    _train(model, images, 0, steps, out, report)
+    with _deterministic(config):
+        model, images = _prepared(config, images, ALONE)
+        steps = min(steps, model.total_steps)
+        report: Progress | None = (lambda step, _, loss: progress(step, steps, loss)) if progress else None
+        _train(model, images, 0, steps, out, report)
     return read_metrics(out)
 
 
-def _prepared(config: TrainConfig, images: ImageSet | None, ranks: Ranks) -> tuple[Model, ImageSet]:
+@contextmanager
+def _deterministic(config: TrainConfig) -> Iterator[None]:
+    """Operations that give the same bits on a GPU too, where the run asks for them; then as before."""
+    before = torch.are_deterministic_algorithms_enabled()
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which cuBLAS refuses
         torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _prepared(config: TrainConfig, images: ImageSet | None, ranks: Ranks) -> tuple[Model, ImageSet]:
     if images is None:
         images = load(config.data, root=config.data_root, download=config.download, device=pick_device(config.device))
     model = build(config, images, ranks)
