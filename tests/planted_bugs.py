@@ -52,7 +52,7 @@ BUGS = [
         [
             (
                 "rules/feedback.py",
-                "torch.empty_like(weight).copy_(self.shaped(uniform, fan_in**-0.5))",
+                "torch.empty_like(weight).copy_(shaped)",
                 "weight.detach()",
             )
         ],
@@ -63,7 +63,7 @@ BUGS = [
         [
             (
                 "rules/feedback.py",
-                "torch.empty_like(weight).copy_(self.shaped(uniform, fan_in**-0.5))",
+                "torch.empty_like(weight).copy_(shaped)",
                 "weight.detach().clone()",
             )
         ],
