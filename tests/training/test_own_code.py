@@ -74,7 +74,8 @@ def test_an_interrupted_run_is_continued_by_its_own_code_and_one_that_failed_at_
 
 
 def test_the_code_of_an_object_is_its_file_and_a_package_has_none(tiny, mine):
-    config = replace(tiny, network="my_parts.chain", loss="lightly.loss.NTXentLoss", views="digits my_parts.chain")
+    views = "digits my_parts.chain(of='a file.pt', by=0.5)"  # a dot among options is none of a part
+    config = replace(tiny, network="my_parts.chain", loss="lightly.loss.NTXentLoss", views=views)
     before = own_code(config)
     mine(factor=2)
     assert list(before) == list(own_code(config)) == ["my_parts.chain"] and before != own_code(config)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config.grammar import imported
+from ..config.grammar import imported, is_dotted
 from ..config.run import TrainConfig
 from ..errors import InputError
 
 PARTS = ("loss", "schedule", "rule", "network", "head", "views")
 _PACKAGE = Path(__file__).resolve().parents[1]
-_DOTTED = re.compile(r"(?:^|[\s|])([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)")  # at the head of a call
+_OPTIONS = re.compile(r"\([^()]*\)")
 
 
 def own_code(config: TrainConfig, parts: Sequence[str] = PARTS) -> dict[str, str]:
@@ -24,8 +24,8 @@ def own_code(config: TrainConfig, parts: Sequence[str] = PARTS) -> dict[str, str
     Of a function or a class it is its own source, of another object its file's. What they call in turn is not seen, nor
     are installed packages and this one, which versions and the source tree tell of.
     """
-    names = {name for part in parts for name in _DOTTED.findall(getattr(config, part) or "")}
-    sources = {name: _source(name) for name in sorted(names)}
+    named = " ".join(_OPTIONS.sub("", getattr(config, part) or "") for part in parts).replace("|", " ").split()
+    sources = {name: _source(name) for name in sorted(set(filter(is_dotted, named)))}
     return {name: hashlib.sha256(source.encode()).hexdigest() for name, source in sources.items() if source is not None}
 
 
