@@ -118,8 +118,8 @@ def build(
     """An encoder for images of `shape` (channels, height, width), with PyTorch's default initialization.
 
     `spec` is a name of `config.names.NETWORKS`, a dotted path to an `nn.Sequential` (or a callable that returns one, with
-    options or without), or layers separated by `|`, each a list of `convN`, `localN`, `linearN` (N outputs), `flatten`, activations and
-    `maxpoolK`, `avgpoolK` (K = 2 if left out), in order: `conv32 hardtanh | conv32 maxpool`. Convolutions are 3x3 with
+    options or without), or layers separated by `|`, each a list of `convN`, `localN`, `linearN` (N outputs), `flatten`,
+    activations and `maxpoolK`, `avgpoolK` (K = 2 if left out), in order: `conv32 hardtanh | conv32 maxpool`. Convolutions are 3x3 with
     padding 1 and no bias, as the paper's; `conv32(kernel=5, stride=2, padding=2, bias=true)` changes that. The seed
     fixes the initial weights layer by layer: layer k draws the same numbers whatever stands beside it.
 

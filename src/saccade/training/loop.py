@@ -154,14 +154,14 @@ def replay(
 @contextmanager
 def _deterministic(config: TrainConfig) -> Iterator[None]:
     """Operations that give the same bits on a GPU too, where the run asks for them; then as before."""
-    before = torch.are_deterministic_algorithms_enabled()
+    before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which cuBLAS refuses
         torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=warns)
 
 
 def _prepared(config: TrainConfig, images: ImageSet | None, ranks: Ranks) -> tuple[Model, ImageSet]:
