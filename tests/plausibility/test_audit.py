@@ -183,6 +183,7 @@ def test_facts_are_counted(images):
 def test_what_an_audit_does_not_know_is_not_met():
     report = Report({}, "", [Finding("rule", "asymmetric", VIOLATED, [])])
     for ask in (
+        lambda: Report({}, "").verdict("asymetric"),
         lambda: report.verdict("asymetric"),
         lambda: report.verdict("asymmetric", ["rules"]),
         lambda: report.blamed("iii"),

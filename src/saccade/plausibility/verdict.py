@@ -21,10 +21,9 @@ class Undecided(Exception):
     """An intervention that could not be carried out, such as on a part that draws numbers of its own."""
 
 
-def _known(name: str, names: Iterable[str], what: str) -> str:
+def _refuse_unknown(name: str, names: Iterable[str], what: str) -> None:
     if name not in names:
         raise InputError(f"Unknown {what} {name!r} of an audit; it takes {', '.join(names)}.")
-    return name
 
 
 @dataclass
@@ -71,7 +70,9 @@ class Report:
 
     def verdict(self, condition: str, parts: Iterable[str] = PARTS) -> str:
         """The worst of the parts' verdicts. Raises InputError for a condition or a part that there is not."""
-        asked = [_known(part, PARTS, "part") for part in parts]
+        asked = tuple(parts)
+        for part in asked:
+            _refuse_unknown(part, PARTS, "part")
         found = {f.verdict for f in self._under(condition) if f.part in asked}
         return next((v for v in (VIOLATED, UNDECIDED) if v in found), MET)
 
@@ -80,7 +81,8 @@ class Report:
         return [f.part for f in self._under(condition) if f.verdict == VIOLATED]
 
     def _under(self, condition: str) -> list[Finding]:
-        return [f for f in self.findings if f.condition == _known(condition, CONDITIONS, "condition")]
+        _refuse_unknown(condition, CONDITIONS, "condition")
+        return [f for f in self.findings if f.condition == condition]
 
     def as_dict(self) -> dict[str, Any]:
         verdicts = {condition: self.verdict(condition) for condition in CONDITIONS}
