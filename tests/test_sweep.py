@@ -184,10 +184,49 @@ def test_a_result_is_the_mean_over_the_last_tenth_and_of_a_probe_by_the_runs_see
     monkeypatch.setattr(sweep.api, "train", lambda config, **how: None)
     monkeypatch.setattr(sweep, "read_metrics", lambda folder: rows)
     monkeypatch.setattr(
-        sweep.api, "probe", lambda *given, **how: asked.append((given, how)) or [SimpleNamespace(accuracy=7.0)]
+        sweep.api,
+        "probe",
+        lambda *given, **how: asked.append((given, how)) or [SimpleNamespace(accuracy=5.0 if how["initial"] else 7.0)],
     )
     config = replace(tiny, seed=3)
     sweep._trained((config, str(tmp_path), sweep.Probe("digits:train", "digits:test", "digits"), {}), print)
-    assert asked == [((tmp_path, "digits:train", "digits:test"), {"test_views": "digits", "seed": 3})]
+    assert asked == [
+        ((tmp_path, "digits:train", "digits:test"), {"test_views": "digits", "seed": 3, "initial": initial})
+        for initial in (False, True)
+    ]
     [result] = (json.loads(path.read_text()) for path in tmp_path.glob("result-*.json"))
-    assert (result["loss"], result["accuracy"]) == (38.5 + 0.25, 7.0)  # of steps 37 to 40, and both sites
+    assert result["loss"] == 38.5 + 0.25  # of steps 37 to 40, and both sites
+    assert (result["accuracy"], result["untrained"]) == (7.0, 5.0)
+
+
+def test_rows_are_compared_with_untrained_encoders_and_the_first_row_by_seed():
+    after = {"bp": {0: 60.0, 1: 62.0, 2: 61.0}, "rf": {2: 54.0, 0: 55.0, 1: 54.0}, "urf": {0: 60.0, 1: 63.0, 2: 61.0}}
+    untrained = {0: 50.0, 1: 53.0, 2: 51.0}
+    runs = [
+        {"config": {"rule": rule, "seed": seed}, "accuracy": accuracy, "untrained": untrained[seed]}
+        for rule, of_seeds in after.items()
+        for seed, accuracy in of_seeds.items()
+    ]
+    found = sweep.table({"rule": list(after)}, runs, sweep.Probe("a", "b"))
+    assert found.header == [
+        "rule",
+        "test accuracy (%)",
+        "over untrained (points)",
+        "less the first row (points)",
+        "p, Holm",
+    ]
+    bp, rf, urf = found.rows
+    assert (bp[1].mean, bp[1].n, bp[2].mean) == (61.0, 3, pytest.approx(29 / 3)) and bp[3:] == ["", ""]
+    # differences -5, -8, -7: mean -20/3, standard error sqrt(7/9); t of 2 degrees of freedom
+    t = (20 / 3) / (7 / 9) ** 0.5
+    p = 1 - t / (2 + t**2) ** 0.5
+    assert rf[3].mean == pytest.approx(-20 / 3) and rf[3].p == pytest.approx(p) and rf[4] == pytest.approx(2 * p)
+    assert urf[3].mean == pytest.approx(1 / 3) and urf[4] == urf[3].p > rf[4]
+
+
+def test_one_row_or_one_seed_is_compared_with_what_there_is():
+    runs = [{"config": {"rule": rule, "seed": 4}, "accuracy": 60.0, "untrained": 50.0} for rule in ("bp", "rf")]
+    alone = sweep.table({"rule": ["bp"]}, runs[:1], sweep.Probe("a", "b"))
+    assert alone.header[-1] == "over untrained (points)" and len(alone.notes) == 1
+    [_, rf] = sweep.table({"rule": ["bp", "rf"]}, runs, sweep.Probe("a", "b")).rows
+    assert (rf[2].mean, rf[3].mean, rf[3].interval, rf[4]) == (10.0, 0.0, None, "")

@@ -22,7 +22,8 @@ from .errors import InputError, RunError
 from .evaluation.probe import class_count
 from .files import refuse_file
 from .parallel import Report
-from .report.tables import Table, spread
+from .report.paired import differences, holm
+from .report.tables import Cell, Table, spread
 from .training.folder import read_json, read_metrics, settled, surroundings, write_json
 from .training.own_code import own_code, refuse_other_code
 
@@ -108,7 +109,7 @@ def run(
 ) -> Table:
     """Run what is missing of every combination at every seed, and tell of all; `out/sweep.json` holds the same.
 
-    `probe`: a linear probe of each run's last layer. Raises InputError where what is there
+    `probe`: a linear probe of each run's last layer, and of its encoder untrained. Raises InputError where what is there
     was made with other images, or other code of the user's own, than there are now.
     """
     configs = runs(base, varied, seeds)
@@ -137,8 +138,9 @@ def run(
 
 
 def _result(folder: Path, probe: Probe | None) -> Path:
-    name = "loss" if probe is None else hashlib.sha256(" ".join(filter(None, probe)).encode()).hexdigest()[:12]
-    return folder / f"result-{name}.json"
+    if probe is None:
+        return folder / "result-loss.json"
+    return folder / f"result-probe-{hashlib.sha256(' '.join(filter(None, probe)).encode()).hexdigest()[:12]}.json"
 
 
 def _refuse_other(path: Path, config: TrainConfig, hashes: dict[str, str]) -> None:
@@ -162,8 +164,11 @@ def _trained(task: tuple[TrainConfig, str, Probe | None, dict[str, str]], report
     if code := own_code(config):
         result["own_code"] = code
     if probe is not None:
-        [found] = api.probe(path, *probe.sets, test_views=probe.test_views, seed=config.seed)
-        result |= {"probe": list(filter(None, probe)), "accuracy": found.accuracy}
+        [after], [before] = (
+            api.probe(path, *probe.sets, test_views=probe.test_views, seed=config.seed, initial=initial)
+            for initial in (False, True)
+        )
+        result |= {"probe": list(filter(None, probe)), "accuracy": after.accuracy, "untrained": before.accuracy}
     keep(_result(path, probe), result)
     report(1.0)
 
@@ -178,15 +183,48 @@ def keep(path: Path, result: dict[str, Any]) -> None:
 
 
 def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], probe: Probe | None) -> Table:
-    """A row for each combination, over its seeds."""
+    """A row for each combination, over its seeds.
+
+    Of a probe also what training gained over the same encoder untrained, and how each row differs from the first, both
+    paired by seed; p is that of Student's t on the latter, after Holm's correction for all rows but the first.
+    """
     names = [name for name in varied if name != "seed"]
-    what = "loss" if probe is None else "accuracy"
-    groups: dict[tuple[Any, ...], list[float]] = {}
+    groups: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
     for one in found:
-        groups.setdefault(tuple(one["config"][name] for name in names), []).append(one[what])
-    header = [*names, "loss, last tenth" if probe is None else "test accuracy (%)"]
-    rows: list[list[Any]] = [[*map(str, values), spread(numbers)] for values, numbers in groups.items()]
-    said = "" if probe is None else f", of a linear probe fitted on {probe.train} and scored on {probe.test}"
-    if probe is not None and probe.test_views is not None:
+        groups.setdefault(tuple(one["config"][name] for name in names), {})[one["config"]["seed"]] = one
+    labels = [[*map(str, values)] for values in groups]
+    if probe is None:
+        rows: list[list[Cell]] = [
+            [*label, spread(one["loss"] for one in group.values())]
+            for label, group in zip(labels, groups.values(), strict=True)
+        ]
+        return Table([*names, "loss, last tenth"], rows, f"{len(found)} runs.", digits=4)
+
+    header = [*names, "test accuracy (%)", "over untrained (points)"]
+    first, *others = groups.values()
+    rows = [
+        [
+            *label,
+            spread(one["accuracy"] for one in group.values()),
+            differences([one["accuracy"] - one["untrained"] for one in group.values()]),
+        ]
+        for label, group in zip(labels, groups.values(), strict=True)
+    ]
+    notes = ["Over untrained: less a probe of the encoder that the run began with, paired by seed; 95 % interval."]
+    if others:
+        tests = [
+            differences([one["accuracy"] - first[seed]["accuracy"] for seed, one in group.items()]) for group in others
+        ]
+        adjusted = holm([test.p for test in tests])
+        header += ["less the first row (points)", "p, Holm"]
+        rows[0] += ["", ""]
+        for row, test, p in zip(rows[1:], tests, adjusted, strict=True):
+            row += [test, "" if p is None else p]
+        notes.append(
+            "Less the first row: paired by seed; 95 % interval, and p by Student's t after Holm's correction for all rows below "
+            "the first."
+        )
+    said = f"{len(found)} runs, of a linear probe fitted on {probe.train} and scored on {probe.test}"
+    if probe.test_views is not None:
         said += f" as {probe.test_views}"
-    return Table(header, rows, f"{len(found)} runs{said}.", digits=4 if probe is None else 2)
+    return Table(header, rows, f"{said}.", notes, digits=2)
