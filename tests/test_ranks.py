@@ -162,6 +162,15 @@ def test_a_run_on_two_ranks_writes_what_one_process_writes(config, images, tmp_p
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
 
 
+def test_a_layer_that_collapses_on_another_rank_is_warned_of(images, tmp_path):
+    changes = {"loss": "own.collapsing", "head": "flatten linear8 hardtanh", "rate": 0.1, "epochs": 20}
+    config = replace(config_of("simultaneous", "bp", "hinge"), **changes)
+    saccade.train(config, out=tmp_path / "one", images=images)
+    assert together(2, trained, replace(config, divide="layers"), tmp_path / "two", images) == [None, None]
+    one, two = ([row for row in read_metrics(tmp_path / name) if "warning" in row] for name in ("one", "two"))
+    assert one == two and {row["site"] for row in one} == {0, 1}
+
+
 def trained_again(config, out, images):
     for seed in (0, 1):
         saccade.train(replace(config, seed=seed), out=out / str(seed), images=images)

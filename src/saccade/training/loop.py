@@ -284,24 +284,27 @@ def _log(model: Model, metrics: Metrics, step: int) -> float:
     for index, loss in rows:
         metrics.add({"step": step, "epoch": epoch, "site": index, "loss": loss})
     model.sums.zero_()
-    for site, batch in model.recent:
-        _warn(site.index, batch, metrics, step)
+    signs = [sign for site, batch in model.recent for sign in _signs(site.index, batch)]
+    if not model.ranks.shares:  # each process has layers of its own
+        signs = [sign for own in model.ranks.each(signs) for sign in own]
+    for site, what, said in signs:
+        metrics.warn(site, step, what, said)
     return sum(loss for _, loss in rows) / max(len(rows), 1)
 
 
-def _warn(site: int, batch: Batch, metrics: Metrics, step: int) -> None:
-    """Say so when a batch's embeddings are alike, their spread below a thousandth of their size, or when most units of the
-    features (channels, over all places) have one value."""
+def _signs(site: int, batch: Batch) -> Iterator[tuple[int, str, str]]:
+    """A warning where a batch's embeddings are alike, their spread below a thousandth of their size, and where most units of
+    the features (channels, over all places) have one value: its site, its name and its words."""
     assert batch.outputs is not None
     z = batch.views[0][:256].flatten(1)
     size = float(z.double().abs().mean())
     if measures.embedding_std(z) < 1e-3 * size or size == 0:
         said = f"the embeddings of site {site + 1} are nearly all alike; a lower rate or another loss may help."
-        metrics.warn(site, step, "collapse", said)
+        yield site, "collapse", said
     dead = measures.dead_units(batch.outputs[:256].movedim(1, -1).flatten(0, -2))
     if dead > 0.5:
         said = f"{dead:.0%} of the units of site {site + 1} have one value for all images; a lower rate may help."
-        metrics.warn(site, step, "dead units", said)
+        yield site, "dead units", said
 
 
 def _refuse_nonfinite(model: Model, out: Path) -> None:
