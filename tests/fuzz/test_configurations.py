@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import saccade
 from saccade.cli import COMMANDS
-from saccade.config.grammar import parse_calls
+from saccade.config.grammar import Call, parse_calls
 from saccade.config.run import TrainConfig, from_dict, recipe, to_yaml
 from saccade.errors import InputError
 from saccade.training import build, train_step
@@ -53,6 +53,12 @@ def test_any_text_is_calls_that_read_back_or_is_refused(folder, text):
         one_sentence(error)
     else:
         assert repr(parse_calls(" ".join(map(str, found)))) == repr(found)
+
+
+@fuzzed(text=texts | st.text("a ()[]'\"\\", max_size=12))
+def test_any_text_is_an_option(folder, text):
+    calls = [Call("f", (text,), {"option": text}), Call("g")]
+    assert parse_calls(" ".join(map(str, calls))) == calls
 
 
 def runs_or_is_refused(folder, fields):

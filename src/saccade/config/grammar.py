@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import InputError
 
 _CALL = re.compile(r"([A-Za-z_][\w.-]*)(\(.*\))?", re.DOTALL)
+_TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", re.DOTALL)  # a quoted string, or a character
 _WORDS = {"true": True, "false": False, "none": None}
 
 
@@ -70,16 +71,16 @@ def parse_call(text: str, what: str = "specification") -> Call:
 
 
 def _chunks(text: str, what: str) -> list[str]:
-    """Split at blanks outside parentheses."""
+    """Split at blanks outside parentheses; what stands in quotes counts as neither."""
     chunks, depth = [""], 0
-    for character in text:
-        depth += (character in "([") - (character in ")]")
+    for token in _TOKEN.findall(text):
+        depth += (token in "([") - (token in ")]")
         if depth < 0:
             break
-        if depth == 0 and character.isspace():
+        if depth == 0 and token.isspace():
             chunks.append("")
         else:
-            chunks[-1] += character
+            chunks[-1] += token
     if depth != 0:
         raise InputError(f"The {what} {text!r} has unbalanced parentheses; it takes the form name(option=value, ...).")
     return [chunk for chunk in chunks if chunk]
