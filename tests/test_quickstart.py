@@ -43,3 +43,14 @@ def test_each_row_is_what_its_name_says(asked, tmp_path):
     assert not rows and page.exists()
     losses = {config.loss for folder, config in asked.items() if folder.name.startswith("with-labels")}
     assert losses == {"cross-entropy"} and len(asked) == 2 * (3 + len(quickstart.OTHERS))
+
+
+def test_what_is_asked_for_again_keeps_what_was_measured(asked, tmp_path, monkeypatch):
+    kept = tmp_path / "results.json"
+    quickstart.run(tmp_path, 1)
+    first = kept.read_bytes()
+    monkeypatch.setattr(quickstart, "surroundings", lambda: {"command": "again"})
+    quickstart.run(tmp_path, 1)
+    assert kept.read_bytes() == first
+    quickstart.run(tmp_path, 2)
+    assert b'"again"' in kept.read_bytes()

@@ -177,7 +177,7 @@ def read_probes(folder: Path) -> list[dict[str, Any]]:
 
 
 def add_probes(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Keep more probes with a run; of two processes that do so at once, one waits. Raises InputError."""
+    """Keep more probes with a run, each once; of two processes that do so at once, one waits. Raises InputError."""
     path = folder / "probes.json"
     try:
         lock = (folder / ".lock").open("a")
@@ -185,7 +185,8 @@ def add_probes(folder: Path, rows: list[dict[str, Any]]) -> None:
         raise refusal(error, path) from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        write_json(path, {"probes": [*(read_probes(folder) if path.exists() else []), *rows]})
+        kept = read_probes(folder) if path.exists() else []
+        write_json(path, {"probes": [*kept, *(row for row in rows if row not in kept)]})
 
 
 def surroundings(device: torch.device | None = None) -> dict[str, Any]:
