@@ -56,7 +56,7 @@ def restore(model: Model, folder: Path) -> int:
     A torn or altered file is named on standard error, renamed to end in `.damaged`, and the one before it used. Raises
     InputError for a whole one that is of another configuration, and for one that the memory has no room for.
     """
-    for leftover in folder.glob(".*.part"):
+    for leftover in folder.glob(".checkpoint-*.part"):  # of other files the next writing does so, if the writer is gone
         leftover.unlink()
     paths = found(folder)
     for path in paths:
