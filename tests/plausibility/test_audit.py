@@ -13,7 +13,7 @@ from saccade import audit as audit_objects
 from saccade.config.run import TrainConfig
 from saccade.data import load
 from saccade.errors import InputError
-from saccade.plausibility.audit import _merged, audit, thinned
+from saccade.plausibility.audit import _merged, audit, thin_model, thinned
 from saccade.plausibility.verdict import CONDITIONS, MET, UNDECIDED, VIOLATED, Finding, Report
 
 
@@ -250,6 +250,13 @@ def test_what_trains_is_audited(images, options, setting):
 def test_more_negatives_than_a_small_batch_has_are_audited():
     config = TrainConfig(**violators._BASE | {"network": "conv8 maxpool", "loss": "hinge(negatives=70)", "batch": 80})
     assert "batch 80, views of 3x32x32" in audit(config, load("digits:train[:90]"), steps=1).setting
+
+
+def test_every_random_layers_turn_comes_in_large_batches():
+    options = {"network": " | ".join(["conv4 tanh"] * 4), "schedule": "rll", "loss": "hinge(negatives=63)", "batch": 64}
+    model, _ = thin_model(TrainConfig(**violators._BASE | options), load("digits:train[:64]"), 3)
+    turns = [site for step in range(model.total_steps) for site in model.turns(step)]
+    assert model.config.batch == 64 and all(turns.count(site) >= 3 for site in range(4))
 
 
 def test_what_cannot_train_is_refused(images):

@@ -115,13 +115,14 @@ def thinned(
 
     network = network_of(config)
     dotted = is_dotted(network)
+    batch = min(config.batch, available, batch)
     return replace(
         config,
         network=network if dotted else thin(network, _THIN),
         head=re.sub(r"linear\d+", "linear13", head_of(config)),
         size=config.size if dotted else side,
-        batch=min(config.batch, available, batch),
-        epochs=steps,
+        batch=batch,
+        epochs=steps * -(-batch // _BATCH),  # as many steps, in which a random layer's turn comes, in larger batches
         device="cpu",
         precision="float64",
         diagnostics=0,
