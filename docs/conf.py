@@ -39,7 +39,7 @@ default_role = "code"  # docstrings mark code by single backticks
 _DIGITS = {"data": "digits:train", "views": "digits", "network": "emnist", "batch": 50, "epochs": 1}
 _DIGITS["loss"] = "hinge(m1=1, m2=1.5, negatives=5, block=true)"
 PICTURES = {
-    **{f"rule-{rule}": {"rule": rule} for rule in ("bp", "rf", "urf", "sign-symmetry", "dfa", "dtp")},
+    **{f"rule-{rule}": {"rule": rule} for rule in ("bp", "rf", "urf", "weight-mirrors", "sign-symmetry", "dfa", "dtp")},
     "gll": {"schedule": "gll", "rule": "rf"},
     "simultaneous": {"schedule": "simultaneous", "rule": "rf"},
     "clapp": {"loss": "clapp", "schedule": "gll"},

@@ -28,7 +28,14 @@ from saccade.training.folder import surroundings, write_json
 
 NETWORK = "conv16 maxpool tanh | conv32 maxpool tanh | conv64 maxpool tanh"  # half of the EMNIST network's channels
 HINGE, LABELS = "hinge(m1=1, m2=1.5, negatives=5, block=true)", "cross-entropy"
-RUNS = (("bp", 5e-4, HINGE), ("urf", 5e-4, HINGE), ("rf", 5e-4, HINGE), ("rf", 1e-4, HINGE), ("rf", 5e-4, LABELS))
+RUNS = (
+    ("bp", 5e-4, HINGE),
+    ("urf", 5e-4, HINGE),
+    ("weight-mirrors", 5e-4, HINGE),
+    ("rf", 5e-4, HINGE),
+    ("rf", 1e-4, HINGE),
+    ("rf", 5e-4, LABELS),
+)
 PAIRS = (0, 7_500, 30_000, 120_000)  # a layer
 SEEDS, DEFORMATIONS, MEASURED = 3, 5, 30
 

@@ -144,12 +144,22 @@ BUGS = [
         ],
     ),
     Bug(
+        "weight mirrors without decay",
+        "rules/test_feedback.py noise",
+        [("rules/feedback.py", "gradient = weight - product / ", "gradient = -product / ")],
+    ),
+    Bug(
+        "weight mirrors that see the same noise at every step",
+        "rules/test_feedback.py noise",
+        [("rules/feedback.py", 'seed, "mirror", *purpose, step, number', 'seed, "mirror", *purpose, number')],
+    ),
+    Bug(
         "head=random sends the error through W",
         "rules/test_dtp.py random",
         [
             (
                 "rules/dtp.py",
-                'RandomFeedback().convert(maps_of(site.head), draws.key(seed, "feedback", site.index))',
+                'RandomFeedback().convert(site.head, maps_of(site.head), draws.key(seed, "feedback", site.index))',
                 "pass",
             )
         ],

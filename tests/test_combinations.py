@@ -102,6 +102,7 @@ FEW = [
     ("simultaneous", "kolen-pollack", "byol"),
     ("e2e", "dfa", "hinge-patches"),
     ("rll", "sign-symmetry", "simsiam"),
+    ("gll", "weight-mirrors", "simclr"),
     ("e2e", "rf", "clapp-patches"),
 ]
 

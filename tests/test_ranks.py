@@ -58,7 +58,7 @@ def test_what_is_compared_has_moved(images):
 
 def test_shares_need_not_be_even(images):
     configs = [config_of(*case, epochs=2, precision="float64") for case in (("simultaneous", "dtp", "hinge"),
-               ("e2e", "rf", "hinge-patches"), ("gll", "urf", "cross-entropy"))]  # fmt: skip
+               ("e2e", "rf", "hinge-patches"), ("gll", "urf", "cross-entropy"), ("e2e", "weight-mirrors", "hinge"))]  # fmt: skip
     assert max(compare(configs, images, count=3)) < 1e-10
 
 

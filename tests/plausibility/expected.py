@@ -92,6 +92,7 @@ RULES: dict[str, dict[str, str]] = {  # in a site where at least one map stands 
     "rf": {},
     "urf": {},
     "kolen-pollack": {},
+    "weight-mirrors": {},
     "dfa": {},
     "sign-symmetry": {ASYMMETRIC: "the feedback takes the forward weights' signs at each step"},
     "sign-symmetry(magnitudes=uniform)": {ASYMMETRIC: "the feedback is the forward weights' signs"},
@@ -102,7 +103,14 @@ RULES: dict[str, dict[str, str]] = {  # in a site where at least one map stands 
 
 # What else is to be said of feedback weights, without a verdict: B is `fixed`; keeps its `offset` to W, whose increments
 # it gets (URF: the angle falls as W grows away from its start, B - W stays); or is `converging` to W (B - W shrinks).
-FEEDBACK = {"rf": "fixed", "urf": "offset", "kolen-pollack": "converging", "dfa": "fixed", "dtp(head=random)": "fixed"}
+FEEDBACK = {
+    "rf": "fixed",
+    "urf": "offset",
+    "kolen-pollack": "converging",
+    "weight-mirrors": "learned by itself",
+    "dfa": "fixed",
+    "dtp(head=random)": "fixed",
+}
 
 SCHEDULES: dict[str, dict[str, str]] = {"e2e": {}, "gll": {}, "rll": {}, "simultaneous": {}, "rll(block=2)": {}}
 
@@ -148,6 +156,7 @@ OTHERS = [
     (ONE, "rll", "kolen-pollack", "adam(weight_decay=1)"),
     (ONE, "e2e", "kolen-pollack", "sgd(weight_decay=0.1)"),
     (ONE, "e2e", "urf", "sgd"),
+    (ONE, "e2e", "weight-mirrors", "sgd"),
     (ONE, "e2e", "dfa", "sgd"),
     (ONE, "rll", "sign-symmetry", "sgd"),
     (ONE, "e2e", "sign-symmetry(magnitudes=uniform)", "sgd"),

@@ -28,6 +28,7 @@ WAYS = {
     "bp": [({W3}, {W3}, {W3}), ({W}, {W}, {W})],
     "rf": [({B3}, set(), set()), ({B}, set(), set())],
     "urf": [({B3}, set(), {B3}), ({B}, set(), {B})],
+    "weight-mirrors": [({B3}, set(), {B3}), ({B}, set(), {B})],
     "sign-symmetry": [({B3, W3}, {W3}, {W3}), ({B, W}, {W}, {W})],
     "dfa": [({B3}, set(), set()), ({B}, set(), set())],
     "dtp": [({"inverses.1.map.weight"}, set(), {"inverses.1.map.weight"}), ({W}, {W}, {W})],

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from saccade.errors import InputError
 from saccade.losses.hinge import ContrastiveHinge
+from saccade.measures import angle
 from saccade.networks import LocallyConnected2d
 from saccade.rules import Batch, Site, convert, make
 from saccade.rules.feedback import Direct, Feedback
@@ -268,6 +269,7 @@ def one_sentence(text):
         (lambda: nn.Sequential(nn.Linear(3, 3), nn.GRU(3, 3)), "urf", "GRU"),
         (lambda: nn.Sequential(nn.ConvTranspose2d(3, 3, 3)), "sign-symmetry", "ConvTranspose2d"),
         (users_chain, "dfa", "example"),
+        (users_chain, "weight-mirrors", "example"),
         (lambda: torchvision.models.resnet18(), "dtp", "ResNet"),
         (users_chain, "dtp", "loss"),
         (lambda: nn.Sequential(nn.Linear(8, 2)), "dtp", "two layers"),
@@ -279,6 +281,23 @@ def test_refusals_are_one_sentence(net, rule, words):
     with pytest.raises(InputError, match=words) as caught:
         convert(net(), rule)
     assert one_sentence(str(caught.value)), str(caught.value)
+
+
+def test_mirrors_in_a_loop_of_ones_own_turn_feedback_towards_the_weights():
+    torch.manual_seed(0)
+    net, rule = users_chain(), make("weight-mirrors")
+    assert convert(net, rule, example=(3, 8, 8)) is net
+    before = {name: p.detach().clone() for name, p in net.named_parameters() if "feedback" not in name}
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    for step in range(150):
+        assert rule.mirror(net, step=step) == 3
+        optimizer.step()
+        optimizer.zero_grad()
+    for part in (net[0], net[4], net[8]):
+        assert angle(part.feedback.detach(), part.weight.detach()) < 15
+    assert all(torch.equal(p, before[name]) for name, p in net.named_parameters() if name in before)
+    convert(net, "bp")
+    assert {name for name, _ in net.named_parameters()} == set(before) and not hasattr(net[0], "driven")
 
 
 def test_dtp_refuses_a_chain_with_a_block_of_two_maps():

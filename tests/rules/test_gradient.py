@@ -49,7 +49,7 @@ def errors_by_hand(a, b, negatives):
     return to_a, to_b, active
 
 
-@pytest.mark.parametrize("rule", ["bp", "rf", "urf", "sign-symmetry", "dfa", "dtp"])
+@pytest.mark.parametrize("rule", ["bp", "rf", "urf", "weight-mirrors", "sign-symmetry", "dfa", "dtp"])
 @pytest.mark.parametrize("negatives", ["all", 1, 3])
 @pytest.mark.parametrize("block", [False, True])
 def test_the_top_update_is_error_times_presynaptic_activity(block, negatives, rule):
@@ -73,7 +73,7 @@ def test_the_top_update_is_error_times_presynaptic_activity(block, negatives, ru
     torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-12, rtol=1e-12)
 
 
-@pytest.mark.parametrize("rule", ["bp", "rf", "urf", "sign-symmetry", "dfa", "dtp"])
+@pytest.mark.parametrize("rule", ["bp", "rf", "urf", "weight-mirrors", "sign-symmetry", "dfa", "dtp"])
 def test_with_the_block_nothing_changes_when_the_anchors_path_is_cut(rule):
     site, x = make_site(block=True)
     made = make(rule)

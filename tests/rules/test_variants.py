@@ -9,7 +9,7 @@ from saccade.losses.hinge import ContrastiveHinge
 from saccade.networks import build, head
 from saccade.rules import Batch, Site, make
 
-RULES = ["bp", "rf", "urf", "sign-symmetry", "dfa", "dtp", "dtp(steps=2, head=random)"]
+RULES = ["bp", "rf", "urf", "weight-mirrors", "sign-symmetry", "dfa", "dtp", "dtp(steps=2, head=random)"]
 SHAPE = (3, 16, 16)
 NET = "conv32 hardtanh | conv32 maxpool | conv64 hardtanh | conv64 maxpool"
 

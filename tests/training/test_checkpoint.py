@@ -177,6 +177,7 @@ def test_a_pickle_runs_no_code(left, longer, images, tmp_path, tiny):
     "changes",
     [
         {"rule": "kolen-pollack", "schedule": "rll"},
+        {"rule": "weight-mirrors", "schedule": "simultaneous"},
         {"rule": "dtp(steps=2)", "loss": "moco(queue=30, momentum=0.5)"},
         {"loss": "byol(hidden=6, momentum=0.5)"},
         {"loss": "own.Remembering"},

@@ -23,7 +23,7 @@ from saccade.training.checkpoint import restore, save
 from saccade.training.model import make_batch
 
 NET = "conv3 maxpool tanh | conv4 hardtanh | conv4 maxpool tanh | conv5(stride=2)"
-RULES = ["bp", "rf", "urf", "sign-symmetry", "dfa", "dtp"]
+RULES = ["bp", "rf", "urf", "weight-mirrors", "sign-symmetry", "dfa", "dtp"]
 
 
 @pytest.fixture

@@ -219,6 +219,15 @@ RULES: dict[str, Entry] = {
         "saccade.rules.feedback.UpdatedFeedback",
         facts=_FEEDBACK | {"decay"},
     ),
+    "weight-mirrors": Entry(
+        "B learns W from noise, by Hebb's product of what it drives and what answers (Akrout et al. 2019)",
+        "saccade.rules.feedback.WeightMirrors",
+        {
+            "rate": _number(1e-3, "learning rate of the feedback weights", above=0),
+            "samples": _whole(256, "patterns of noise a step: images of it, times a convolution's places", least=1),
+        },
+        facts=_FEEDBACK,
+    ),
     "sign-symmetry": Entry(
         "feedback with the forward weights' signs and magnitudes of its own (Liao et al. 2016)",
         "saccade.rules.feedback.SignSymmetry",

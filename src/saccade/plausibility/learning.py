@@ -220,7 +220,7 @@ def _images(world: World, base: Updates) -> list[str]:
         def other(x: Tensor) -> Tensor:
             drawn = x.std() * torch.randn(x.shape, generator=generator, dtype=x.dtype)
             mask = torch.zeros(len(x), *[1] * (x.ndim - 1), dtype=x.dtype)
-            mask[list(which)] = 1
+            mask[[image for image in which if image < len(x)]] = 1  # a rule may drive a map by something else
             return x + mask * drawn
 
         inputs = other(world.batch.inputs)

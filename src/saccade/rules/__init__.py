@@ -9,7 +9,7 @@ from ..config.names import RULES, create
 from ..errors import InputError
 from ..networks import layers_of
 from .dtp import DifferenceTargetPropagation
-from .feedback import DirectFeedback, RandomFeedback, maps_of, plain
+from .feedback import RandomFeedback, maps_of, plain
 from .gradient import Backpropagation
 from .site import Batch, Site
 
@@ -42,12 +42,20 @@ def convert(
     linear and locally connected map keeps its weights and their names and gains a `feedback` parameter of its own draw.
     Under `urf` an optimizer over `module.parameters()` made after the call moves feedback along with the weights;
     `kolen-pollack` is the same under weight decay. `dfa` needs `example`, the shape of one input, and a module with one
-    output tensor. `bp` undoes a conversion.
+    output tensor. So does `weight-mirrors`, whose `mirror` your loop calls at each step. `bp` undoes a conversion.
 
     >>> import torch
     >>> net = convert(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), "rf")
     >>> sorted(name for name, _ in net.named_parameters() if "feedback" in name)
     ['0.feedback', '2.feedback']
+
+    >>> mirrors = make("weight-mirrors")
+    >>> net = convert(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), mirrors, example=(4,))
+    >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    >>> net(torch.randn(8, 4)).square().mean().backward()
+    >>> mirrors.mirror(net, step=0)  # of two maps, whose feedback learns along with the weights
+    2
+    >>> optimizer.step()
 
     **dtp**: a chain, an `nn.Sequential` whose layers have one map each and whose last layer is the head. A step has
     phases, each with parameters and an optimizer of its own, so what comes back is a `Site`: the same modules,
@@ -73,14 +81,8 @@ def convert(
     key = draws.key(seed, "feedback", 0)
     if isinstance(made, DifferenceTargetPropagation):
         return _with_targets(module, made, seed, example, loss)
-    if isinstance(made, DirectFeedback):
-        if example is None:
-            raise InputError(
-                "convert to dfa needs example, the shape of one input such as (3, 32, 32), to size its feedback."
-            )
-        made.convert(module, maps_of(plain(module)), example, key)
-    elif isinstance(made, RandomFeedback):
-        made.convert(maps_of(plain(module)), key)
+    if isinstance(made, RandomFeedback):
+        made.convert(module, maps_of(plain(module)), key, example)
     elif type(made) is Backpropagation:
         plain(module)
     else:

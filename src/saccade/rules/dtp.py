@@ -125,7 +125,7 @@ class DifferenceTargetPropagation(Backpropagation):
         site.inverses = nn.ModuleList(inverses).to(parameter.device, parameter.dtype)
         if self.head == "random":
             assert site.head is not None
-            RandomFeedback().convert(maps_of(site.head), draws.key(seed, "feedback", site.index))
+            RandomFeedback().convert(site.head, maps_of(site.head), draws.key(seed, "feedback", site.index))
 
     def groups(self, site: Site) -> dict[str, list[tuple[str, nn.Parameter]]]:
         named = [(name, p) for name, p in site.named_parameters() if p.requires_grad]

@@ -7,6 +7,8 @@ weights, and a bridge beside it sends the error down through the feedback weight
     downward  error of x = B^T delta        B stored in W's shape, its own draw, its own memory
 """
 
+import math
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, TypeVar
 
@@ -21,7 +23,7 @@ from .. import draws
 from ..errors import InputError
 from ..networks import FlatLinear, LocallyConnected2d, evaluating
 from .gradient import Backpropagation
-from .site import Site
+from .site import Batch, Site
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -103,6 +105,7 @@ class Feedback(Converted):
     """`feedback` has the weight's shape, and trains along with the weight where it requires a gradient (URF)."""
 
     signs = False  # take the forward weight's signs (sign symmetry); `feedback` then holds magnitudes
+    driven: tuple[int, ...]  # the shape of the noise that drives the map at each step (weight mirrors)
 
     def forward(self: Any, x: Tensor) -> Tensor:
         trains = self.feedback.requires_grad and self.weight.requires_grad
@@ -227,7 +230,7 @@ def plain(module: Module) -> Module:
     for part in module.modules():
         gained = []
         if isinstance(part, Converted):
-            gained = ["feedback", "signs" if isinstance(part, Feedback) else "tape"]
+            gained = [name for name in ("feedback", "signs", "driven", "tape") if hasattr(part, name)]
             part.__class__ = part.plain  # type: ignore[assignment]  # of the class it had
         for hooks in (part._forward_hooks, part._forward_pre_hooks):
             for number in [k for k, hook in hooks.items() if hook in (_broadcast, _rewind)]:
@@ -238,6 +241,32 @@ def plain(module: Module) -> Module:
     return module
 
 
+def _run_through(
+    root: nn.Module, maps: list[Any], shape: tuple[int, ...] | None, rule: str
+) -> tuple[list[tuple[int, ...]], Tensor]:
+    """The shapes of one example's inputs to `maps`, and the output of `root`, for an example of `shape`; InputError else."""
+    if shape is None:
+        raise InputError(
+            f"The rule {rule} needs example, the shape of one input such as (3, 32, 32), for the sizes within."
+        )
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+    hooks = [m.register_forward_pre_hook(lambda m, args: shapes.__setitem__(m, tuple(args[0].shape[1:]))) for m in maps]
+    parameter = next(root.parameters())
+    try:
+        with torch.no_grad(), evaluating(root):
+            output = root(torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device))
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"The rule {rule} cannot run an example of shape {tuple(shape)}: {reason}") from None
+    finally:
+        for hook in hooks:
+            hook.remove()
+    top = output[-1] if isinstance(output, tuple) else output
+    if not isinstance(top, Tensor) or len(shapes) < len(maps):
+        raise InputError(f"The rule {rule} takes a module with one output tensor, to which all of its maps contribute.")
+    return [shapes[m] for m in maps], top
+
+
 class RandomFeedback(Backpropagation):
     """A fixed random B in place of W^T (Eq. 10), drawn as W is, uniform within 1/sqrt(fan-in), by a seed of its own."""
 
@@ -245,10 +274,11 @@ class RandomFeedback(Backpropagation):
     signs = False
 
     def prepare(self, site: Site, shape: tuple[int, ...], seed: int) -> None:
-        self.convert(maps_above(site), draws.key(seed, "feedback", site.index))
+        self.convert(site, maps_above(site), draws.key(seed, "feedback", site.index), shape)
 
-    def convert(self, maps: list[Any], seed: int) -> None:
-        """Give each map feedback weights of its own draw; maps that share a weight share them, so URF follows it."""
+    def convert(self, root: nn.Module, maps: list[Any], seed: int, shape: tuple[int, ...] | None = None) -> None:
+        """Give each of `maps`, in `root`, feedback weights of its own draw; maps that share a weight share them, so that URF
+        follows it. `shape` is that of one example, for rules that need to know sizes."""
         given: dict[nn.Parameter, nn.Parameter] = {}
         for number, part in enumerate(maps):
             weight = part.weight
@@ -297,40 +327,95 @@ class SignSymmetry(RandomFeedback):
         return uniform * bound if self.magnitudes == "random" else torch.full_like(uniform, bound / 2)
 
 
-class DirectFeedback(Backpropagation):
+class WeightMirrors(RandomFeedback):
+    """B learns W from noise: each map is driven by noise x and answers y = W x, and B moves towards x y^T (Akrout et al. 2019).
+
+    At each step, before the weights learn, every map that has feedback is driven alone, by standard normal noise x at all of
+    its inputs, and B descends B - E[x y^T]: the Hebbian product of what stands at its two ends, and decay. Since E[x x^T] is 1,
+    B = W^T is where that ends; no synapse reads another.
+
+    Args:
+        rate: learning rate of B, by an optimizer of the run's kind.
+        samples: patterns of noise a step: images of it, times the places where a convolution uses its weights in each.
+    """
+
+    def __init__(self, *, rate: float = 1e-3, samples: int = 256):
+        self.samples = samples
+        self.rates = {"mirrors": rate}
+
+    def convert(self, root: nn.Module, maps: list[Any], seed: int, shape: tuple[int, ...] | None = None) -> None:
+        shapes, _ = _run_through(root, maps, shape, "weight-mirrors")
+        super().convert(root, maps, seed)
+        for part, below in zip(maps, shapes, strict=True):
+            part.driven = (1, *below)
+            part.driven = (math.ceil(self.samples / float(_uses(part).max())), *below)
+
+    def groups(self, site: Site) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        feedback = {part.feedback for part in site.modules() if isinstance(part, Feedback)}
+        mirrors = [(name, p) for name, p in site.named_parameters() if p in feedback]
+        return ({"mirrors": mirrors} if mirrors else {}) | super().groups(site)
+
+    def phases(self, site: Site, batch: Batch) -> Iterator[str]:
+        if self.mirror(site, batch.seed, batch.step, site.index):
+            feedback: Any
+            for _, feedback in self.groups(site)["mirrors"]:
+                if batch.ranks.shares:  # each rank has the whole gradient, and they are summed
+                    feedback.grad /= batch.ranks.count
+            yield "mirrors"
+        yield from super().phases(site, batch)
+
+    def mirror(self, root: nn.Module, seed: int = 0, step: int = 0, *purpose: int) -> int:
+        """Fill the gradients of all feedback weights in `root` with B - x y^T, a mean over noise; returns how many maps there are.
+
+        In a training loop of your own it is called at each step, with its number, before the optimizer's step.
+        """
+        parts = [part for part in root.modules() if isinstance(part, Feedback)]
+        for part in parts:
+            part.feedback.grad = None
+        for number, part in enumerate(parts):
+            weight: Any = part.feedback
+            x = draws.normal(
+                part.driven, seed, "mirror", *purpose, step, number, dtype=weight.dtype, device=weight.device
+            )
+            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+                product = _product(part, x, part(x))
+                gradient = weight - product / (len(x) * _uses(part).clamp_min(1))
+            weight.grad = gradient if weight.grad is None else weight.grad + gradient
+        return len(parts)
+
+
+def _product(map: Any, x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Input times output at each synapse of a map, summed over images and places; `y` is 1 everywhere unless given."""
+    # A map is linear in its weights, so that its gradient there is the product of what goes in at both ends.
+    weight = map.feedback.detach().requires_grad_()
+    with torch.enable_grad():
+        answer = _apply(map, x, weight)
+        (product,) = torch.autograd.grad(answer, weight, torch.ones_like(answer) if y is None else y)
+    return product
+
+
+def _uses(map: Any) -> Tensor:
+    """How often one image uses each synapse of a map: a convolution's at the border fewer times, some of a local map's never."""
+    return _product(map, map.feedback.new_ones(1, *map.driven[1:]))
+
+
+class DirectFeedback(RandomFeedback):
     """DFA: each layer gets the output's error through a fixed random matrix of its own (Nokland 2016).
 
     The error arrives at the input of a map; from there it runs through pools, activations and skip connections, which
     have no weights, as ever.
     """
 
-    def prepare(self, site: Site, shape: tuple[int, ...], seed: int) -> None:
-        self.convert(site, maps_above(site), shape, draws.key(seed, "feedback", site.index))
-
-    def convert(self, root: nn.Module, maps: list[Any], shape: tuple[int, ...], seed: int) -> None:
+    def convert(self, root: nn.Module, maps: list[Any], seed: int, shape: tuple[int, ...] | None = None) -> None:
         """Convert `maps` of `root`; `shape` is one example's, run through once to learn the sizes."""
-        sizes: dict[nn.Module, int] = {}
-        hooks = [m.register_forward_pre_hook(lambda m, args: sizes.__setitem__(m, args[0][0].numel())) for m in maps]
-        parameter = next(root.parameters())
-        try:
-            with torch.no_grad(), evaluating(root):
-                output = root(torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device))
-        except (RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"The rule dfa cannot run an example of shape {tuple(shape)}: {reason}") from None
-        finally:
-            for hook in hooks:
-                hook.remove()
-        top = output[-1] if isinstance(output, tuple) else output
-        if not isinstance(top, Tensor) or len(sizes) < len(maps):
-            raise InputError("The rule dfa takes a module with one output tensor, to which all of its maps contribute.")
+        shapes, top = _run_through(root, maps, shape, "dfa")
         outputs, tape = top[0].numel(), _Tape()
         root.tape = tape  # type: ignore[assignment]  # a list on a module
         root.register_forward_pre_hook(_rewind)
         root.register_forward_hook(_broadcast)
-        for number, part in enumerate(maps):
-            drawn = torch.rand(outputs, sizes[part], generator=draws.generator(seed, number))
-            drawn = ((2 * drawn - 1) * outputs**-0.5).to(parameter.device, parameter.dtype)
+        for number, (part, below) in enumerate(zip(maps, shapes, strict=True)):
+            drawn = torch.rand(outputs, math.prod(below), generator=draws.generator(seed, number))
+            drawn = ((2 * drawn - 1) * outputs**-0.5).to(part.weight.device, part.weight.dtype)
             kind: Any = type(part)
             part.__class__ = _with(Direct, kind)
             part.feedback, part.tape = nn.Parameter(drawn, requires_grad=False), tape
