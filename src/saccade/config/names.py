@@ -220,7 +220,7 @@ RULES: dict[str, Entry] = {
         facts=_FEEDBACK | {"decay"},
     ),
     "weight-mirrors": Entry(
-        "B learns W from noise, by Hebb's product of what it drives and what answers (Akrout et al. 2019)",
+        "B learns W from noise: Hebb's product of a map's input and its answer, and decay (Akrout et al. 2019)",
         "saccade.rules.feedback.WeightMirrors",
         {
             "rate": _number(1e-3, "learning rate of the feedback weights", above=0),
