@@ -23,6 +23,8 @@ from saccade.quickstart import as_bars, as_table
 from saccade.report.audit import circuit_section, matrix, plausibility_against_performance
 from saccade.report.page import Svg
 from saccade.report.tables import Link, Table, spread, to_markdown
+from saccade.sweep import Probe
+from saccade.sweep import table as sweep_table
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
@@ -97,6 +99,13 @@ def put(path: Path, parts: list[str], begin: str = BEGIN, end: str = END) -> Non
     """The parts between a file's two marks."""
     before, _, rest = path.read_text().partition(begin)
     path.write_text(before + begin + "\n" + "\n".join(parts) + end + rest.partition(end)[2])
+
+
+def rules(found: dict[str, Any]) -> str:
+    """What `saccade sweep` told of its runs."""
+    made = list(found["runs"].values())
+    text = to_markdown(sweep_table(found["varied"], made, Probe(*made[0]["probe"])))
+    return f"{text}\n`{found['command']}`, {found['date'][:10]}, {hardware(found)}.\n"
 
 
 def circuit(found: list[dict[str, Any]]) -> str:
@@ -283,6 +292,9 @@ def render() -> None:
     put(about, [alignment.page()], "<!-- alignment -->", "<!-- end of alignment -->")
     put(about, [exact.page("small")], "<!-- exact -->", "<!-- end of exact -->")
     put(about, [readings()], "<!-- readings -->", "<!-- end of readings -->")
+    if (path := HERE / "rules.json").exists():
+        text = rules(json.loads(path.read_text()))
+        put(HERE.parent / "docs" / "guide" / "rules.md", [text], "<!-- rules -->", "<!-- end of rules -->")
     put(HERE.parent / "docs" / "guide" / "reproducing.md", [cost()], "<!-- cost -->", "<!-- end of cost -->")
     put(about, [paper()])
 
