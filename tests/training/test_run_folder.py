@@ -243,6 +243,11 @@ def test_other_conditions_on_going_on_are_said(endless, images, tmp_path, capsys
     assert len(folder.read_facts(run)["earlier"]) == 1
 
 
+def test_the_command_is_kept_as_a_shell_takes_it(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/somewhere/saccade", "sweep", "digits", "rule=[bp, rf]", "--seeds", "3"])
+    assert folder.surroundings()["command"] == "saccade sweep digits 'rule=[bp, rf]' --seeds 3"
+
+
 def add_twenty(run: Path, number: int) -> None:
     for seed in [*range(20), 0]:  # the last of which is there already
         folder.add_probes(run, [ROW | {"layer": number, "seed": seed}])

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -196,7 +197,7 @@ def surroundings(device: torch.device | None = None) -> dict[str, Any]:
     """
     packages = ("torch", "torchvision", "numpy", "scikit-learn")
     return {
-        "command": " ".join([Path(sys.argv[0]).name.replace("__main__.py", "saccade"), *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "saccade"), *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"saccade": __version__, "python": platform.python_version()}
         | {name: version(name) for name in packages},
