@@ -300,6 +300,12 @@ def test_mirrors_in_a_loop_of_ones_own_turn_feedback_towards_the_weights():
     assert {name for name, _ in net.named_parameters()} == set(before) and not hasattr(net[0], "driven")
 
 
+def test_mirrors_of_another_rules_feedback_are_refused():
+    with pytest.raises(InputError, match="takes one converted to weight-mirrors"):
+        make("weight-mirrors").mirror(convert(users_chain(), "rf"))
+    assert make("weight-mirrors").mirror(users_chain()) == 0
+
+
 def test_dtp_refuses_a_chain_with_a_block_of_two_maps():
     block = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
     with pytest.raises(InputError, match="has 2"):

@@ -367,10 +367,13 @@ class WeightMirrors(RandomFeedback):
     def mirror(self, root: nn.Module, seed: int = 0, step: int = 0, *purpose: int) -> int:
         """Fill the gradients of all feedback weights in `root` with B - x y^T, a mean over noise; returns how many maps there are.
 
-        In a training loop of your own it is called at each step, with its number, before the optimizer's step.
+        In a training loop of your own it is called at each step, with its number, before the optimizer's step. Raises InputError
+        for feedback of another rule.
         """
         parts = [part for part in root.modules() if isinstance(part, Feedback)]
         for part in parts:
+            if not hasattr(part, "driven"):
+                raise InputError("mirror was given a module of another rule; it takes one converted to weight-mirrors.")
             part.feedback.grad = None
         for number, part in enumerate(parts):
             weight: Any = part.feedback
