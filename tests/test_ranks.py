@@ -34,13 +34,16 @@ def images():
 # ---------------------------------------------------------------------------------------------- equal to one process
 
 
-# In float32 one of two inputs of a pool that are alike but for rounding may win here and not there, and an update goes elsewhere.
-@pytest.mark.parametrize(("precision", "least", "changes"), [("float64", 1e-10, {}), ("float32", 1e-3, FLOAT32)])
+@pytest.mark.parametrize(("precision", "least", "changes"), [("float64", 1e-10, {}), ("float32", 1e-5, FLOAT32)])
 def test_two_ranks_end_where_one_process_ends_for_every_schedule_and_rule(images, precision, least, changes):
     cases = trainable(SQUARE, images, precision=precision, **changes)
     assert len(cases) == len(SQUARE)
-    found = compare(list(cases.values()), images)
-    assert max(found) < least, dict(zip(cases, found, strict=True))
+    found = dict(zip(cases, compare(list(cases.values()), images), strict=True))
+    # In float32 there is one step in it after which the layers' weights, and not the head's, are 5e-5 apart: presumably one of
+    # two inputs of a pool, alike but for rounding, wins here and not there.
+    apart_by = found.pop(("e2e", "weight-mirrors", "hinge"))
+    assert apart_by < (least if precision == "float64" else 1e-3)
+    assert max(found.values()) < least, found
 
 
 def test_two_ranks_end_where_one_process_ends_for_every_loss(images):
