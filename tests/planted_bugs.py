@@ -1,9 +1,10 @@
-"""Break the package on purpose, one way at a time, and see that a test fails for each: python tests/planted_bugs.py
+"""Break the package on purpose, one way at a time, and see that a test fails for each: python tests/planted_bugs.py [WORD ...]
 
-Each bug is an exact replacement of text in a copy of the package; the tests named beside it run against the copy.
+With words, only the bugs whose names hold one of them. Each bug is an exact replacement of text in a copy of the package; the tests named beside it run against the copy.
 Prints a line a bug and caught/planted; the exit status is 0 only if all are caught.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -285,18 +286,26 @@ def caught(bug: Bug) -> str:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="Plant bugs in a copy of the package and see that a test catches each."
+    )
+    parser.add_argument("words", metavar="WORD", nargs="*", help="plant only bugs whose names hold one of the words")
+    words = parser.parse_args().words
+    bugs = [bug for bug in BUGS if not words or any(word in bug.name for word in words)]
+    if not bugs:
+        parser.error(f"no bug's name holds {' or '.join(words)}; the names are: {'; '.join(bug.name for bug in BUGS)}")
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         whole = patched(Bug("none", "", []), Path(folder))
-        for failure in pool.map(lambda file: failing(file, whole), {bug.tests.split()[0] for bug in BUGS}):
+        for failure in pool.map(lambda file: failing(file, whole), {bug.tests.split()[0] for bug in bugs}):
             if failure:
                 print(f"{failure} without any bug")
                 return 1
         count = 0
-        for bug, test in zip(BUGS, pool.map(caught, BUGS), strict=True):
+        for bug, test in zip(bugs, pool.map(caught, bugs), strict=True):
             count += bool(test)
             print(f"{'caught' if test else 'MISSED':7} {bug.name:58} {test}", flush=True)
-    print(f"{count}/{len(BUGS)} caught/planted")
-    return 0 if count == len(BUGS) else 1
+    print(f"{count}/{len(bugs)} caught/planted")
+    return 0 if count == len(bugs) else 1
 
 
 if __name__ == "__main__":

@@ -259,27 +259,42 @@ def test_corruptions_are_of_the_most_pictures_and_spread_over_seeds():
 
 
 @pytest.fixture
-def lines(monkeypatch):
-    """What is given to be drawn as lines, in order."""
+def panels(monkeypatch):
+    """What is given to be drawn as lines in panels, in order."""
     seen = []
-    monkeypatch.setattr(figures, "lines", lambda series, *names: seen.append(series) or "<svg/>")
+    monkeypatch.setattr(figures, "panels", lambda groups, *names: seen.append(groups) or "<svg/>")
     return seen
 
 
-def test_strengths_are_drawn_over_all_seeds(lines):
+def test_strengths_are_drawn_over_all_seeds(panels):
     drawn(*table_3_of("random"))
-    assert lines == [
-        {"random encoder": [(at, spread([at, at + off])) for at in (0.5, 1.0)]}  # of 200 pictures, and of 1,297
+    assert panels == [
+        {"": {"random encoder": [(at, spread([at, at + off])) for at in (0.5, 1.0)]}}  # of 200 pictures, and of 1,297
         for off in (2.0, 10.0)
     ]
 
 
-def test_layers_are_drawn_from_the_first(lines):
+def test_lines_of_each_kind_of_negatives_have_a_panel_with_all_that_has_none(panels):
+    table, scale, have = table_3_of("random")
+    names = ("hinge-gll-rf-full", "hinge-gll-rf-constrained", "hinge-e2e-bp-constrained", "random", "supervised")
+    drawn(table, scale, have | dict.fromkeys(names, have["random"]))
+    common = ["random encoder", "with labels, E2E, BP"]
+    assert {title: list(lines) for title, lines in panels[0].items()} == {
+        "all negatives": ["without labels, GLL, RF", *common],
+        "gradient block, 5 negatives": ["without labels, E2E, BP", "without labels, GLL, RF", *common],
+    }
+
+
+def test_layers_are_drawn_from_the_first(panels):
     table, scale = TABLES["figure7"], TABLES["figure7"].scales["tiny"]
     scores = {f"layer {k}": 10.0 * k for k in range(1, 6)}
     have = {cell.name: [ABOUT | {"seed": 0, "scores": scores}] for cell in table.cells}
     drawn(table, scale, have)
-    assert all(points == [(k, spread([10.0 * k])) for k in range(1, 6)] for points in lines[0].values())
+    assert all(
+        points == [(k, spread([10.0 * k])) for k in range(1, 6)]
+        for series in panels[0].values()
+        for points in series.values()
+    )
 
 
 def test_results_whose_scores_alone_differ_are_not_merged(tmp_path):

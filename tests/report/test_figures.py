@@ -127,3 +127,17 @@ def test_a_band_is_one_standard_deviation_each_way(monkeypatch):
     monkeypatch.setattr(Axes, "fill_between", lambda axes, x, low, high, **look: bands.append((x, low, high)))
     figures.lines({"ours": [(1, Spread(50.0, 2.0, 3)), (2, Spread(55.0, None, 1))]}, "layer", "%")
     assert bands == [([1.0, 2.0], [48.0, 55.0], [52.0, 55.0])]
+
+
+def test_a_name_has_the_same_line_in_every_panel_and_once_in_the_legend(monkeypatch):
+    drawn = []
+    real = Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda axes, *a, **look: drawn.append((look["color"], a)) or real(axes, *a, **look)
+    )
+    groups = {"all": {"a": [(1, 2.0)], "b": [(1, 3.0)]}, "five": {"b": [(1, 4.0)], "c": [(1, 5.0)]}}
+    words = texts(monkeypatch, lambda: figures.panels(groups, "layer", "%"))
+    a, b, again, c = drawn
+    assert b[0] == again[0] and len({a[0], b[0], c[0]}) == 3
+    assert [place for _, place in drawn] == [([1.0], [2.0]), ([1.0], [3.0]), ([1.0], [4.0]), ([1.0], [5.0])]
+    assert [words.count(word) for word in ("a", "b", "c", "all", "five", "layer", "%")] == [1, 1, 1, 1, 1, 1, 2]

@@ -1,6 +1,6 @@
 """What a folder of results holds of a table: beside the published numbers, compared, drawn, and as a page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from .scores import MANY, VEHICLES, config_of
 from .tables import Cell, PaperTable
 
 Found = dict[str, list[dict[str, Any]]]  # the results of each cell, seed by seed
+Points = list[tuple[float, Spread]]  # of a line of a figure
+Series = dict[str, Points]
 Links = Callable[[Cell], str]  # the relative path that a cell's numbers lead to: the configuration of its runs
 
 
@@ -223,8 +225,22 @@ def drawn(table: PaperTable, scale: Scale, have: Found) -> dict[str, Svg]:
     return draw[table.measure](table, scale, cells, have) if table.measure in draw else {}
 
 
-def _label(cell: Cell) -> str:
-    return ", ".join(part for part in cell.row if part)
+def _label(cell: Cell, known: str = "") -> str:
+    """What the cell's row says, but for what is `known`."""
+    return ", ".join(part.removesuffix(f", {known}") for part in cell.row if part not in ("", known))
+
+
+def _by_negatives(every: Iterable[tuple[Cell, Points]]) -> dict[str, Series]:
+    """The cells' lines, in a panel for each kind of negatives where there are several; what has none, such as the random
+    encoder, is in all of them."""
+    lines = [(cell, points) for cell, points in every if points]
+    titles = dict.fromkeys(cell.negatives for cell, _ in lines if cell.negatives)
+    if len(titles) < 2:
+        return {"": {_label(cell): points for cell, points in lines}}
+    return {
+        title: {_label(cell, title): points for cell, points in lines if cell.negatives in (title, "")}
+        for title in titles
+    }
 
 
 def _margins(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found) -> dict[str, Svg]:
@@ -253,12 +269,12 @@ def _curves(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found)
 
 def _layers(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found) -> dict[str, Svg]:
     columns = table.columns_at(scale)
-    series = {
-        _label(cell): [(float(k), spread(_values(have[cell.name], name, None))) for k, name in enumerate(columns, 1)]
+    panels = _by_negatives(
+        (cell, [(float(k), spread(_values(have[cell.name], name, None))) for k, name in enumerate(columns, 1)])
         for cell in cells
-    }
-    caption = f"{table.caption}; {scale.said(table.measure)}.{_bands(series)}"
-    return {table.name: Svg(figures.lines(series, "layer", "test accuracy (%)"), caption)}
+    )
+    caption = f"{table.caption}; {scale.said(table.measure)}.{_bands(panels)}"
+    return {table.name: Svg(figures.panels(panels, "layer", "test accuracy (%)"), caption)}
 
 
 def _maps(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found) -> dict[str, Svg]:
@@ -273,18 +289,22 @@ def _maps(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found) -
             )
             made[f"{table.name}-{cell.name}"] = Svg(svg, caption)
     for measure in table.rows:
-        series = {
-            _label(cell): [
-                (float(k), spread(values))
-                for k, name in enumerate(table.columns_at(scale), 1)
-                if (values := _values(have[cell.name], name, measure))
-            ]
+        panels = _by_negatives(
+            (
+                cell,
+                [
+                    (float(k), spread(values))
+                    for k, name in enumerate(table.columns_at(scale), 1)
+                    if (values := _values(have[cell.name], name, measure))
+                ],
+            )
             for cell in cells
-        }
-        if any(series.values()):
+        )
+        if any(panels.values()):
             name = f"{table.name}-{measure.lower().replace(', ', '-').replace(' ', '-')}"
             made[name] = Svg(
-                figures.lines(series, "layer", measure), f"{measure} against layer; {scale.name} scale.{_bands(series)}"
+                figures.panels(panels, "layer", measure),
+                f"{measure} against layer; {scale.name} scale.{_bands(panels)}",
             )
     return made
 
@@ -292,24 +312,29 @@ def _maps(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found) -
 def _strengths(table: PaperTable, scale: Scale, cells: Sequence[Cell], have: Found) -> dict[str, Svg]:
     made = {}
     for size in _sizes(have, cells):
-        series = {
-            _label(cell): [
-                (float(at), spread([row["curve"][at][size] for row in have[cell.name]]))
-                for at in have[cell.name][0]["curve"]
-            ]
+        panels = _by_negatives(
+            (
+                cell,
+                [
+                    (float(at), spread([row["curve"][at][size] for row in have[cell.name]]))
+                    for at in have[cell.name][0]["curve"]
+                ],
+            )
             for cell in cells
-        }
-        if any(series.values()):
+        )
+        if any(panels.values()):
             caption = (
                 f"Test accuracy against the strength of the test images' deformation, classifiers fitted on {int(size):,} "
-                f"pictures, plain unless the row says otherwise; {scale.name} scale.{_bands(series)}"
+                f"pictures, plain unless the row says otherwise; {scale.name} scale.{_bands(panels)}"
             )
-            made[f"{table.name}-strength-{size}"] = Svg(figures.lines(series, "strength", "test accuracy (%)"), caption)
+            made[f"{table.name}-strength-{size}"] = Svg(
+                figures.panels(panels, "strength", "test accuracy (%)"), caption
+            )
     return made
 
 
-def _bands(series: dict[str, list[tuple[float, Spread]]]) -> str:
-    several = any(value.n > 1 for points in series.values() for _, value in points)
+def _bands(panels: dict[str, Series]) -> str:
+    several = any(value.n > 1 for series in panels.values() for points in series.values() for _, value in points)
     return " Bands: one standard deviation over seeds." if several else ""
 
 

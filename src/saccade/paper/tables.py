@@ -35,6 +35,11 @@ class Cell:
         return self.options.get("loss") == "cross-entropy"
 
     @property
+    def negatives(self) -> str:
+        """What the table says of a hinge's negatives: `FULL` or `CONSTRAINED`; of others nothing."""
+        return next((said for said, loss in _HINGE.items() if loss == self.options.get("loss")), "")
+
+    @property
     def learns_from(self) -> int:
         """Which of a scale's sets it learns from: the encoder's (0) or the probe's (1)."""
         return int(self.supervised or self.probe_set)

@@ -28,6 +28,7 @@ from .tables import Spread, number_text, plain
 
 Number = Spread | float
 Points = Sequence[tuple[float, float]]
+Series = Mapping[str, Sequence[tuple[float, Number]]]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
 _DASHES: tuple[str, ...] = ("-", "--", ":", "-.")
@@ -97,30 +98,39 @@ def loss_curve(series: Mapping[str, Points], xlabel: str, ylabel: str) -> str:
     return lines(series, xlabel, ylabel, markers=False)
 
 
-def lines(
-    series: Mapping[str, Sequence[tuple[float, Number]]], xlabel: str, ylabel: str, *, markers: bool = True
-) -> str:
+def lines(series: Series, xlabel: str, ylabel: str, *, markers: bool = True) -> str:
     """One line a series of (x, y) points, where y is a number or a Spread, drawn with a standard deviation each way."""
-    names = [_wrapped(name, 46) for name in series]
-    legend = sum(name.count("\n") + 1 for name in names) / _columns(names) if len(names) > 1 else 0
-    with drawing(3.0 + 0.19 * legend) as figure:
-        axes = figure.subplots()
-        for index, (name, points) in enumerate(zip(names, series.values(), strict=True)):
-            x = [float(at) for at, _ in points]
-            means = [value.mean if isinstance(value, Spread) else float(value) for _, value in points]
-            stds = [(value.std or 0.0) if isinstance(value, Spread) else 0.0 for _, value in points]
-            style = line_style(index)
-            alone = markers or len(points) == 1  # a line through one point would not be seen
-            axes.plot(x, means, label=name, marker="o" if alone else None, markersize=4.5, **style)
-            if any(stds):
-                low, high = ([m + side * s for m, s in zip(means, stds, strict=True)] for side in (-1, 1))
-                axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
-        if all(float(at).is_integer() for points in series.values() for at, _ in points):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel(plain(xlabel))
-        axes.set_ylabel(plain(ylabel))
-        if len(series) > 1:
-            legend_below(figure, axes)
+    return panels({"": series}, xlabel, ylabel, markers=markers)
+
+
+def panels(groups: Mapping[str, Series], xlabel: str, ylabel: str, *, markers: bool = True) -> str:
+    """As `lines`, one panel for each of `groups`, {title: series}; a name has the same line in all of them."""
+    names = {name: _wrapped(name, 46) for series in groups.values() for name in series}
+    styles = {name: line_style(index) for index, name in enumerate(names)}
+    legend = sum(text.count("\n") + 1 for text in names.values()) / _columns(names.values()) if len(names) > 1 else 0
+    with drawing(0.4 + 2.6 * max(len(groups), 1) + 0.19 * legend) as figure:
+        every = figure.subplots(max(len(groups), 1), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        drawn: dict[str, Any] = {}
+        for axes, (title, series) in zip(every, groups.items(), strict=False):
+            for name, points in series.items():
+                x = [float(at) for at, _ in points]
+                means = [value.mean if isinstance(value, Spread) else float(value) for _, value in points]
+                stds = [(value.std or 0.0) if isinstance(value, Spread) else 0.0 for _, value in points]
+                style = styles[name]
+                alone = markers or len(points) == 1  # a line through one point would not be seen
+                [drawn[name]] = axes.plot(x, means, marker="o" if alone else None, markersize=4.5, **style)
+                if any(stds):
+                    low, high = ([m + side * s for m, s in zip(means, stds, strict=True)] for side in (-1, 1))
+                    axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+            if title:
+                axes.set_title(plain(title), loc="left", fontsize=11, fontweight="bold")
+            axes.set_ylabel(plain(ylabel))
+        if all(float(at).is_integer() for series in groups.values() for points in series.values() for at, _ in points):
+            every[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        every[-1].set_xlabel(plain(xlabel))
+        if len(names) > 1:
+            texts = [names[name] for name in drawn]
+            figure.legend(drawn.values(), texts, loc="outside upper left", ncols=_columns(texts))
         return as_svg(figure)
 
 
