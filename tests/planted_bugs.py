@@ -1,6 +1,7 @@
 """Break the package on purpose, one way at a time, and see that a test fails for each: python tests/planted_bugs.py [WORD ...]
 
-With words, only the bugs whose names hold one of them. Each bug is an exact replacement of text in a copy of the package; the tests named beside it run against the copy.
+With words, only the bugs whose names hold one of them. Each bug is an exact replacement of text in a copy of the package;
+the tests named beside it run against the copy.
 Prints a line a bug and caught/planted; the exit status is 0 only if all are caught.
 """
 
@@ -147,7 +148,23 @@ BUGS = [
     Bug(
         "weight mirrors without decay",
         "rules/test_feedback.py noise",
-        [("rules/feedback.py", "gradient = weight - product / ", "gradient = -product / ")],
+        [("rules/feedback.py", "gradient = feedback.detach() - _answered", "gradient = -_answered")],
+    ),
+    Bug(
+        "weight mirrors whose answer has the bias in it",
+        "rules/test_feedback.py noise",
+        [("rules/feedback.py", "y = y - bias.detach()", "y = y - 0 * bias.detach()")],
+    ),
+    Bug(
+        "a run whose weight mirrors see the same noise at every step",
+        "rules/test_feedback.py noise",
+        [
+            (
+                "rules/feedback.py",
+                "self.mirror(site, batch.seed, batch.step, site.index)",
+                "self.mirror(site, batch.seed)",
+            )
+        ],
     ),
     Bug(
         "weight mirrors that see the same noise at every step",

@@ -275,12 +275,56 @@ def one_sentence(text):
         (lambda: nn.Sequential(nn.Linear(8, 2)), "dtp", "two layers"),
         (users_chain, "backprop", "rf"),
         (lambda: torch.relu, "rf", "takes a torch.nn.Module"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Tanh()), "rf", "this one has none"),
     ],
 )
 def test_refusals_are_one_sentence(net, rule, words):
     with pytest.raises(InputError, match=words) as caught:
         convert(net(), rule)
     assert one_sentence(str(caught.value)), str(caught.value)
+
+
+class Picky(nn.Module):
+    """Takes four numbers, refuses others by an assert, calls a map by its argument's name and may leave another idle."""
+
+    def __init__(self, idle=False):
+        super().__init__()
+        self.a, self.b, self.idle = nn.Linear(4, 3), nn.Linear(3, 2), idle
+
+    def forward(self, x):
+        assert x.shape[1] == 4
+        x = self.a(input=x).tanh()
+        return x[:, :2] if self.idle else self.b(x)
+
+
+@pytest.mark.parametrize("rule", ["dfa", "weight-mirrors"])
+@pytest.mark.parametrize(
+    ("idle", "example", "words"),
+    [
+        (False, None, "needs example"),
+        (False, (5,), "cannot run an example of shape"),
+        (False, 4, "was given example 4"),
+        (False, (4.0,), "was given example"),
+        (True, (4,), "does not use b"),
+    ],
+)
+def test_a_refused_conversion_leaves_what_the_module_had(rule, idle, example, words):
+    net = convert(Picky(idle), "rf")
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    with pytest.raises(InputError, match=words) as caught:
+        convert(net, rule, example=example)
+    assert one_sentence(str(caught.value)), str(caught.value)
+    assert isinstance(net.a, Feedback) and isinstance(net.b, Feedback)
+    assert all(torch.equal(p, before[name]) for name, p in net.named_parameters())
+
+
+@pytest.mark.parametrize("rule", ["rf", "dfa", "weight-mirrors"])
+def test_maps_called_by_name_are_converted_like_others(rule):
+    net, x = convert(Picky(), rule, example=(4,)), torch.randn(3, 4)
+    net(x).sum().backward()
+    feedback = net.b.feedback.detach()  # DFA's is (outputs of the network, inputs of the map)
+    down = (torch.ones(3, 2) @ feedback) * (1 - (x @ net.a.weight.T + net.a.bias).tanh() ** 2)
+    torch.testing.assert_close(net.a.weight.grad, down.T @ x)
 
 
 def test_mirrors_in_a_loop_of_ones_own_turn_feedback_towards_the_weights():
@@ -303,6 +347,8 @@ def test_mirrors_in_a_loop_of_ones_own_turn_feedback_towards_the_weights():
 def test_mirrors_of_another_rules_feedback_are_refused():
     with pytest.raises(InputError, match="takes one converted to weight-mirrors"):
         make("weight-mirrors").mirror(convert(users_chain(), "rf"))
+    with pytest.raises(InputError, match="takes one converted to weight-mirrors"):
+        make("weight-mirrors").mirror(convert(users_chain(), "dfa", example=(3, 8, 8)))
     assert make("weight-mirrors").mirror(users_chain()) == 0
 
 
@@ -312,18 +358,18 @@ def test_dtp_refuses_a_chain_with_a_block_of_two_maps():
         convert(nn.Sequential(block, nn.Linear(4, 2)), "dtp", example=(4,), loss=ContrastiveHinge())
 
 
-def test_dfa_refuses_what_has_no_one_output_or_an_idle_map():
-    class Two(nn.Module):
+def test_dfa_alone_needs_one_output():
+    class Named(nn.Module):
         def __init__(self):
             super().__init__()
-            self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.a = nn.Linear(3, 3)
 
         def forward(self, x):
             return {"z": self.a(x)}
 
-    for net, words in ((Two(), "one output"), (nn.Sequential(nn.Linear(3, 3)), "example")):
-        with pytest.raises(InputError, match=words):
-            convert(net, "dfa", example=(3,) if words != "example" else (4,))
+    with pytest.raises(InputError, match="one output tensor; this one gives dict"):
+        convert(Named(), "dfa", example=(3,))
+    assert make("weight-mirrors").mirror(convert(Named(), "weight-mirrors", example=(3,))) == 1
 
 
 def test_dtp_trains_a_users_chain():

@@ -1,5 +1,6 @@
 """Rules: how an error reaches a weight. `convert` gives one to any `torch.nn.Module`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -42,7 +43,8 @@ def convert(
     linear and locally connected map keeps its weights and their names and gains a `feedback` parameter of its own draw.
     Under `urf` an optimizer over `module.parameters()` made after the call moves feedback along with the weights;
     `kolen-pollack` is the same under weight decay. `dfa` needs `example`, the shape of one input, and a module with one
-    output tensor. So does `weight-mirrors`, whose `mirror` your loop calls at each step. `bp` undoes a conversion.
+    output tensor. So does `weight-mirrors`, whose `mirror` your loop calls at each step; its feedback wants an optimizer of its
+    own, since gradient clipping and loss scaling are for the weights alone. `bp` undoes a conversion.
 
     >>> import torch
     >>> net = convert(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), "rf")
@@ -51,10 +53,12 @@ def convert(
 
     >>> mirrors = make("weight-mirrors")
     >>> net = convert(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), mirrors, example=(4,))
-    >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    >>> net(torch.randn(8, 4)).square().mean().backward()
-    >>> mirrors.mirror(net, step=0)  # of two maps, whose feedback learns along with the weights
+    >>> feedback = torch.optim.SGD([p for name, p in net.named_parameters() if name.endswith("feedback")], lr=0.1)
+    >>> optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
+    >>> mirrors.mirror(net, step=0)  # the gradients of two maps' feedback
     2
+    >>> feedback.step()
+    >>> net(torch.randn(8, 4)).square().mean().backward()
     >>> optimizer.step()
 
     **dtp**: a chain, an `nn.Sequential` whose layers have one map each and whose last layer is the head. A step has
@@ -77,12 +81,20 @@ def convert(
     """
     if not isinstance(module, nn.Module):
         raise InputError(f"convert takes a torch.nn.Module, not a {type(module).__name__}.")
+    if example is not None and not (
+        isinstance(example, Sequence) and all(isinstance(n, int) and n > 0 for n in example)
+    ):
+        raise InputError(
+            f"convert was given example {example!r}; it takes the shape of one input, such as (3, 32, 32)."
+        )
     made = make(rule) if isinstance(rule, str) else rule
     key = draws.key(seed, "feedback", 0)
     if isinstance(made, DifferenceTargetPropagation):
         return _with_targets(module, made, seed, example, loss)
     if isinstance(made, RandomFeedback):
-        made.convert(module, maps_of(plain(module)), key, example)
+        if not (maps := maps_of(module)):
+            raise InputError("convert takes a module with a linear map in it; this one has none.")
+        made.convert(module, maps, key, example)
     elif type(made) is Backpropagation:
         plain(module)
     else:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn import grad as transposes
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -105,14 +106,16 @@ class Feedback(Converted):
     """`feedback` has the weight's shape, and trains along with the weight where it requires a gradient (URF)."""
 
     signs = False  # take the forward weight's signs (sign symmetry); `feedback` then holds magnitudes
-    driven: tuple[int, ...]  # the shape of the noise that drives the map at each step (weight mirrors)
+    # of weight mirrors: the shape of the noise that drives the map at each step, and how often an image uses each synapse
+    driven: tuple[int, ...]
+    uses: Tensor
 
-    def forward(self: Any, x: Tensor) -> Tensor:
+    def forward(self: Any, input: Tensor) -> Tensor:
         trains = self.feedback.requires_grad and self.weight.requires_grad
-        y = _apply(self, x.detach(), _Share.apply(self.weight, self.feedback) if trains else self.weight)
-        if not x.requires_grad:
+        y = _apply(self, input.detach(), _Share.apply(self.weight, self.feedback) if trains else self.weight)
+        if not input.requires_grad:
             return y
-        return _Downward.apply(y, x, self.downward(), self)
+        return _Downward.apply(y, input, self.downward(), self)
 
     def downward(self) -> Tensor:
         """The weights that errors run down through, in the forward weights' shape."""
@@ -137,10 +140,10 @@ class Direct(Converted):
 
     tape: _Tape
 
-    def forward(self: Any, x: Tensor) -> Tensor:
-        if x.requires_grad and self.tape.running:
-            self.tape.append((x, self.feedback))
-        return _apply(self, x.detach(), self.weight)
+    def forward(self: Any, input: Tensor) -> Tensor:
+        if input.requires_grad and self.tape.running:
+            self.tape.append((input, self.feedback))
+        return _apply(self, input.detach(), self.weight)
 
 
 class _Broadcast(torch.autograd.Function):
@@ -193,7 +196,7 @@ def _blank(gain: Any, kind: Any) -> Any:
 
 
 def maps_of(module: nn.Module) -> list[Any]:
-    """The linear maps of a module, in its order.
+    """The linear maps of a module, converted ones, too, in its order.
 
     Raises InputError for a part whose error would run down by backpropagation.
     """
@@ -202,7 +205,8 @@ def maps_of(module: nn.Module) -> list[Any]:
         kind: Any = next((kind for kind in MAPS if isinstance(part, kind)), None)
         label = f"The part {name or 'itself'} ({type(part).__name__})"
         if kind is not None:
-            if type(part).forward is not kind.forward or isinstance(part, LazyModuleMixin):
+            own = part.plain if isinstance(part, Converted) else type(part)
+            if own.forward is not kind.forward or isinstance(part, LazyModuleMixin):
                 raise InputError(f"{label} computes something of its own; it takes a plain {kind.__name__}.")
             padding, mode = getattr(part, "padding", 0), getattr(part, "padding_mode", "zeros")
             if isinstance(padding, str) or mode != "zeros":
@@ -230,7 +234,7 @@ def plain(module: Module) -> Module:
     for part in module.modules():
         gained = []
         if isinstance(part, Converted):
-            gained = [name for name in ("feedback", "signs", "driven", "tape") if hasattr(part, name)]
+            gained = [name for name in ("feedback", "signs", "driven", "uses", "tape") if hasattr(part, name)]
             part.__class__ = part.plain  # type: ignore[assignment]  # of the class it had
         for hooks in (part._forward_hooks, part._forward_pre_hooks):
             for number in [k for k, hook in hooks.items() if hook in (_broadcast, _rewind)]:
@@ -243,28 +247,37 @@ def plain(module: Module) -> Module:
 
 def _run_through(
     root: nn.Module, maps: list[Any], shape: tuple[int, ...] | None, rule: str
-) -> tuple[list[tuple[int, ...]], Tensor]:
+) -> tuple[list[tuple[int, ...]], Any]:
     """The shapes of one example's inputs to `maps`, and the output of `root`, for an example of `shape`; InputError else."""
     if shape is None:
         raise InputError(
             f"The rule {rule} needs example, the shape of one input such as (3, 32, 32), for the sizes within."
         )
     shapes: dict[nn.Module, tuple[int, ...]] = {}
-    hooks = [m.register_forward_pre_hook(lambda m, args: shapes.__setitem__(m, tuple(args[0].shape[1:]))) for m in maps]
-    parameter = next(root.parameters())
+
+    def note(map: Any, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        x = next(iter((*args, *named.values())))
+        convolution = any(isinstance(map, kind) for kind in _CONVOLUTIONS)
+        one = map.weight.ndim - 1 if convolution else max(x.ndim - 1, 1)
+        shapes[map] = tuple(x.shape[x.ndim - one :])
+
+    hooks = [map.register_forward_pre_hook(note, with_kwargs=True) for map in maps]
+    like = next(root.parameters())
     try:
         with torch.no_grad(), evaluating(root):
-            output = root(torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device))
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"The rule {rule} cannot run an example of shape {tuple(shape)}: {reason}") from None
+            output = root(torch.zeros(1, *shape, dtype=like.dtype, device=like.device))
+    except Exception as error:  # of code of the user's own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"The rule {rule} cannot run an example of shape {tuple(shape)} ({reason}).") from error
     finally:
         for hook in hooks:
             hook.remove()
-    top = output[-1] if isinstance(output, tuple) else output
-    if not isinstance(top, Tensor) or len(shapes) < len(maps):
-        raise InputError(f"The rule {rule} takes a module with one output tensor, to which all of its maps contribute.")
-    return [shapes[m] for m in maps], top
+    if len(shapes) < len(maps):
+        unused = [name for name, part in root.named_modules() if part in maps and part not in shapes]
+        raise InputError(
+            f"The rule {rule} takes a module that uses all of its maps; this one does not use {', '.join(unused)}."
+        )
+    return [shapes[map] for map in maps], output
 
 
 class RandomFeedback(Backpropagation):
@@ -277,8 +290,8 @@ class RandomFeedback(Backpropagation):
         self.convert(site, maps_above(site), draws.key(seed, "feedback", site.index), shape)
 
     def convert(self, root: nn.Module, maps: list[Any], seed: int, shape: tuple[int, ...] | None = None) -> None:
-        """Give each of `maps`, in `root`, feedback weights of its own draw; maps that share a weight share them, so that URF
-        follows it. `shape` is that of one example, for rules that need to know sizes."""
+        """Give each of `maps`, in `root`, feedback weights of its own draw in place of what it had; maps that share a weight
+        share them, so that URF follows it. `shape` is that of one example, for rules that need to know sizes."""
         given: dict[nn.Parameter, nn.Parameter] = {}
         for number, part in enumerate(maps):
             weight = part.weight
@@ -292,9 +305,11 @@ class RandomFeedback(Backpropagation):
                         f"takes a tensor of the weight's shape, {tuple(weight.shape)}."
                     )
                 given[weight] = nn.Parameter(torch.empty_like(weight).copy_(shaped), requires_grad=self.trains)
+        plain(root)
+        for part in maps:
             kind: Any = type(part)
             part.__class__ = _with(Feedback, kind)
-            part.feedback, part.signs = given[weight], self.signs
+            part.feedback, part.signs = given[part.weight], self.signs
 
     def shaped(self, uniform: Tensor, bound: float) -> Tensor:
         """Feedback weights from uniform draws in [0, 1)."""
@@ -328,7 +343,7 @@ class SignSymmetry(RandomFeedback):
 
 
 class WeightMirrors(RandomFeedback):
-    """B learns W from noise: each map is driven by noise x and answers y = W x, and B moves towards x y^T (Akrout et al. 2019).
+    """B learns W from noise: each map is driven by noise x and answers by y = W x, and B moves towards x y^T (Akrout et al. 2019).
 
     At each step, before the weights learn, every map that has feedback is driven alone, by standard normal noise x at all of
     its inputs, and B descends B - E[x y^T]: the Hebbian product of what stands at its two ends, and decay. Since E[x x^T] is 1,
@@ -345,10 +360,11 @@ class WeightMirrors(RandomFeedback):
 
     def convert(self, root: nn.Module, maps: list[Any], seed: int, shape: tuple[int, ...] | None = None) -> None:
         shapes, _ = _run_through(root, maps, shape, "weight-mirrors")
+        uses = [_uses(part, below) for part, below in zip(maps, shapes, strict=True)]
         super().convert(root, maps, seed)
-        for part, below in zip(maps, shapes, strict=True):
-            part.driven = (1, *below)
-            part.driven = (math.ceil(self.samples / float(_uses(part).max())), *below)
+        for part, below, often in zip(maps, shapes, uses, strict=True):
+            part.driven = (math.ceil(self.samples / float(often.max())), *below)
+            part.uses = often.clamp_min(1)
 
     def groups(self, site: Site) -> dict[str, list[tuple[str, nn.Parameter]]]:
         feedback = {part.feedback for part in site.modules() if isinstance(part, Feedback)}
@@ -370,36 +386,46 @@ class WeightMirrors(RandomFeedback):
         In a training loop of your own it is called at each step, with its number, before the optimizer's step. Raises InputError
         for feedback of another rule.
         """
-        parts = [part for part in root.modules() if isinstance(part, Feedback)]
+        parts: list[Any] = [part for part in root.modules() if isinstance(part, Converted)]
+        if not all(hasattr(part, "driven") for part in parts):
+            raise InputError("mirror was given a module of another rule; it takes one converted to weight-mirrors.")
         for part in parts:
-            if not hasattr(part, "driven"):
-                raise InputError("mirror was given a module of another rule; it takes one converted to weight-mirrors.")
             part.feedback.grad = None
         for number, part in enumerate(parts):
-            weight: Any = part.feedback
+            feedback = part.feedback
             x = draws.normal(
-                part.driven, seed, "mirror", *purpose, step, number, dtype=weight.dtype, device=weight.device
+                part.driven, seed, "mirror", *purpose, step, number, dtype=feedback.dtype, device=feedback.device
             )
-            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-                product = _product(part, x, part(x))
-                gradient = weight - product / (len(x) * _uses(part).clamp_min(1))
-            weight.grad = gradient if weight.grad is None else weight.grad + gradient
+            gradient = feedback.detach() - _answered(part, x) / (len(x) * part.uses.to(x))
+            feedback.grad = gradient if feedback.grad is None else feedback.grad + gradient
         return len(parts)
 
 
-def _product(map: Any, x: Tensor, y: Tensor | None = None) -> Tensor:
-    """Input times output at each synapse of a map, summed over images and places; `y` is 1 everywhere unless given."""
-    # A map is linear in its weights, so that its gradient there is the product of what goes in at both ends.
-    weight = map.feedback.detach().requires_grad_()
+# A map is linear in its weights, so that its gradient there, of y as the error, is the product of what stands at both ends.
+
+
+def _answered(map: Any, x: Tensor) -> Tensor:
+    """Input times answer, y = W x, at each synapse of a map, summed over images and places."""
+    weight = map.weight.detach().requires_grad_()
+    with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+        answer = functional_call(map, {"weight": weight}, (x,))
+    y = answer.detach()
+    if (bias := getattr(map, "bias", None)) is not None:  # of the answer noise in B alone
+        y = y - bias.detach().view(-1, *[1] * (weight.ndim - 2))
+    return torch.autograd.grad(answer, weight, y)[0]
+
+
+def _uses(map: Any, shape: tuple[int, ...]) -> Tensor:
+    """How often an image of `shape` uses each synapse of a map, in a shape that spreads to its weight's: a convolution's at the
+    border fewer times, some of a local map's never."""
+    weight = map.weight.detach().requires_grad_()
     with torch.enable_grad():
-        answer = _apply(map, x, weight)
-        (product,) = torch.autograd.grad(answer, weight, torch.ones_like(answer) if y is None else y)
-    return product
-
-
-def _uses(map: Any) -> Tensor:
-    """How often one image uses each synapse of a map: a convolution's at the border fewer times, some of a local map's never."""
-    return _product(map, map.feedback.new_ones(1, *map.driven[1:]))
+        answer = _apply(map, weight.new_ones(1, *shape), weight)
+    (uses,) = torch.autograd.grad(answer, weight, torch.ones_like(answer))
+    for axis in range(uses.ndim):
+        first = uses.narrow(axis, 0, 1)
+        uses = first if torch.equal(uses, first.expand_as(uses)) else uses
+    return uses.clone()
 
 
 class DirectFeedback(RandomFeedback):
@@ -411,7 +437,13 @@ class DirectFeedback(RandomFeedback):
 
     def convert(self, root: nn.Module, maps: list[Any], seed: int, shape: tuple[int, ...] | None = None) -> None:
         """Convert `maps` of `root`; `shape` is one example's, run through once to learn the sizes."""
-        shapes, top = _run_through(root, maps, shape, "dfa")
+        shapes, output = _run_through(root, maps, shape, "dfa")
+        top = output[-1] if isinstance(output, tuple) else output
+        if not isinstance(top, Tensor):
+            raise InputError(
+                f"The rule dfa takes a module with one output tensor; this one gives {type(top).__name__}."
+            )
+        plain(root)
         outputs, tape = top[0].numel(), _Tape()
         root.tape = tape  # type: ignore[assignment]  # a list on a module
         root.register_forward_pre_hook(_rewind)
