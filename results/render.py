@@ -66,8 +66,8 @@ def cifar(found: list[dict[str, Any]]) -> str:
     header = ["encoder", *(f"layer {layer}" for layer in layers), "at the chosen layer", "chosen layer"]
     pairs = first["run"]["steps"] * first["config"]["batch"]
     caption = (
-        f"Test accuracy (%) on CIFAR-10 of a probe on encoders that saw {pairs:,} pairs of views of CIFAR-100, a "
-        "scaled-down run: the paper trains on 20 million. Probe: Adam, 30 epochs, 45,000 images, features pooled to at "
+        f"Test accuracy (%) on CIFAR-10 of a probe on encoders that saw {pairs:,} pairs of views ({first['config']['views']}) "
+        "of CIFAR-100, a scaled-down run: the paper trains on 20 million. Probe: Adam, 30 epochs, 45,000 images, features pooled to at "
         "most 8,192 a layer."
     )
     commands = " and ".join(dict.fromkeys(f"`{run['command']}`" for run in found))

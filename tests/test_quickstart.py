@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from saccade import api, quickstart
+from saccade.errors import InputError
 from saccade.report.tables import spread
 
 
@@ -54,3 +55,11 @@ def test_what_is_asked_for_again_keeps_what_was_measured(asked, tmp_path, monkey
     assert kept.read_bytes() == first
     quickstart.run(tmp_path, 2)
     assert b'"again"' in kept.read_bytes()
+
+
+def test_results_that_cannot_be_read_are_refused_before_anything_is_trained(asked, tmp_path):
+    kept = tmp_path / "results.json"
+    kept.write_text("half of")
+    with pytest.raises(InputError, match="results.json cannot be read .*; it takes what quickstart wrote there"):
+        quickstart.run(tmp_path, 1)
+    assert not asked and kept.read_text() == "half of"

@@ -38,11 +38,10 @@ def images():
 def test_two_ranks_end_where_one_process_ends_for_every_schedule_and_rule(images, precision, least, changes):
     cases = trainable(SQUARE, images, precision=precision, **changes)
     assert len(cases) == len(SQUARE)
+    if precision == "float32":  # two inputs of a max pool differ by rounding there, and another one wins: 5e-5
+        case = ("e2e", "weight-mirrors", "hinge")
+        cases[case] = replace(cases[case], network=cases[case].network.replace("maxpool", "avgpool"))
     found = dict(zip(cases, compare(list(cases.values()), images), strict=True))
-    # In float32 there is one step in it after which the layers' weights, and not the head's, are 5e-5 apart: presumably one of
-    # two inputs of a pool, alike but for rounding, wins here and not there.
-    apart_by = found.pop(("e2e", "weight-mirrors", "hinge"))
-    assert apart_by < (least if precision == "float64" else 1e-3)
     assert max(found.values()) < least, found
 
 

@@ -222,7 +222,7 @@ def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], prob
             row += [test, "" if p is None else p]
         notes.append(
             "Less the first row: paired by seed; 95 % interval, and p by Student's t after Holm's correction for all rows below "
-            "the first."
+            "the first; neither where one seed, or differences all alike, give none."
         )
     said = f"{len(found)} runs, of a linear probe fitted on {probe.train} and scored on {probe.test}"
     if probe.test_views is not None:

@@ -65,6 +65,12 @@ def test_the_caption_says_which_cells_another_arithmetic_was_used_for(tmp_path):
     assert said() == "bfloat16"
     put(tmp_path, "random", 60.0, 61.0, more={"run": {"precision": "float32"}})
     assert said() == "bfloat16, of random in float32"
+    put(tmp_path, "simclr-e2e-bp", 60.0, 61.0, more={"run": {"precision": "bfloat16"}})
+    for seed in (2, 3):
+        path = tmp_path / "table1" / "tiny" / f"simclr-e2e-bp-seed{seed}.json"
+        path.write_text((tmp_path / "table1/tiny/simclr-e2e-bp-seed0.json").read_text().replace("bfloat16", "float32"))
+        path.write_text(path.read_text().replace('"seed": 0', f'"seed": {seed}'))
+    assert said() == "bfloat16, of simclr-e2e-bp (seed 2, 3), random in float32"
 
 
 def test_test_images_that_differ_from_row_to_row_are_named(tmp_path):

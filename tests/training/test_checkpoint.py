@@ -104,7 +104,8 @@ def test_with_all_damaged_the_run_starts_anew_and_says_so(left, longer, images, 
 
 
 def test_what_a_dying_process_was_writing_is_cleared(left, longer, images, whole):
-    (left / ".checkpoint-000000005-0.safetensors.part").write_bytes(b"half")
+    for name in ("checkpoint-000000005-0.safetensors", "weights.safetensors", "run.json"):
+        (left / f".{name}.other-machine.1.99.part").write_bytes(b"half")
     with (left / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 5, "lo')
     page = left / f".page.html.another.1.{os.getpid()}.part"  # which a process that lives is writing

@@ -95,14 +95,20 @@ def _unlike(have: Found) -> list[str]:
 
 
 def _precision(have: Found) -> str:
-    """The arithmetic of the runs that there are, in a caption: of most, then of which cells another."""
-    used: dict[str, list[str]] = {}
+    """The arithmetic of the runs that there are, in a caption: of most, then of which cells or seeds of them another."""
+    used: dict[str, dict[str, list[str]]] = {}
     for name, rows in have.items():
         for row in rows:
             if kind := row["run"].get("precision"):
-                used.setdefault(kind, []).append(name)
-    most, *others = sorted(used, key=lambda kind: -len(used[kind])) or [""]
-    exceptions = "".join(f", of {', '.join(dict.fromkeys(used[kind]))} in {kind}" for kind in others)
+                used.setdefault(kind, {}).setdefault(name, []).append(str(row["seed"]))
+    most, *others = sorted(used, key=lambda kind: -sum(map(len, used[kind].values()))) or [""]
+    exceptions = ""
+    for kind in others:
+        names = (
+            name if len(seeds) == len(have[name]) else f"{name} (seed {', '.join(seeds)})"
+            for name, seeds in used[kind].items()
+        )
+        exceptions += f", of {', '.join(names)} in {kind}"
     return f"; arithmetic in {most}{exceptions}" if used else ""
 
 

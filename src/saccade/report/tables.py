@@ -134,10 +134,13 @@ def plain(text: str) -> str:
 def number_text(value: float, digits: int = 1) -> str:
     """A number for a reader: whole ones with thousands apart, others with `digits` decimals or two that count.
 
-    >>> number_text(50000), number_text(98.246), number_text(0.00123), number_text(float("nan"))
-    ('50,000', '98.2', '0.0012', 'nan')
+    >>> number_text(50000), number_text(98.246), number_text(0.00123), number_text(float("nan")), number_text(3.2e-9)
+    ('50,000', '98.2', '0.0012', 'nan', '3.2e-09')
     """
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{_decimals(value, digits)}f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    decimals = _decimals(value, digits)
+    return f"{value:.{decimals}f}" if decimals <= 6 else f"{value:.1e}"
 
 
 def _decimals(value: float, digits: int) -> int:

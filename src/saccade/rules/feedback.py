@@ -375,7 +375,7 @@ class WeightMirrors(RandomFeedback):
         if self.mirror(site, batch.seed, batch.step, site.index):
             feedback: Any
             for _, feedback in self.groups(site)["mirrors"]:
-                if batch.ranks.shares:  # each rank has the whole gradient, and they are summed
+                if batch.ranks.shares:  # each has the whole gradient; summed, rounding cannot part them
                     feedback.grad /= batch.ranks.count
             yield "mirrors"
         yield from super().phases(site, batch)

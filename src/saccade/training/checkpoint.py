@@ -22,6 +22,7 @@ from ..data.memory import read_bounded
 from ..errors import InputError
 from ..files import write_whole
 from ..ranks import digest
+from .weights import WEIGHTS
 
 if TYPE_CHECKING:
     from .model import Model
@@ -56,8 +57,14 @@ def restore(model: Model, folder: Path) -> int:
     A torn or altered file is named on standard error, renamed to end in `.damaged`, and the one before it used. Raises
     InputError for a whole one that is of another configuration, and for one that the memory has no room for.
     """
-    for leftover in folder.glob(".checkpoint-*.part"):  # of other files the next writing does so, if the writer is gone
-        leftover.unlink()
+    for name in (
+        "checkpoint-*",
+        WEIGHTS,
+        "run.json",
+        "config.yaml",
+    ):  # what none but the run itself writes, and it is ours
+        for leftover in folder.glob(f".{name}.*.part"):
+            leftover.unlink()
     paths = found(folder)
     for path in paths:
         tensors = _read(path)
