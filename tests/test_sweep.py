@@ -58,6 +58,28 @@ def test_a_probes_test_images_can_be_deformed(tiny, tmp_path):
     assert found[1].caption.endswith("scored on digits:test[:200] as digits.")
 
 
+def test_fields_that_vary_together_are_not_combined(tiny, tmp_path):
+    varied = sweep.parse(["schedule,epochs=[[e2e, 2], [gll, 1]]", "rule=[bp, rf]"])
+    made = sweep.runs(tiny, varied, 2).values()
+    assert [(c.schedule, c.epochs, c.rule, c.seed) for c in made] == [
+        (schedule, epochs, rule, seed)
+        for schedule, epochs in (("e2e", 2.0), ("gll", 1.0))
+        for rule in ("bp", "rf")
+        for seed in (0, 1)
+    ]
+    found = sweep.run(tiny, {"schedule,epochs": [["e2e", 2], ["gll", 1]]}, tmp_path, engine="own.in_turn")
+    assert found.header[:2] == ["schedule", "epochs"] and [row[:2] for row in found.rows] == [
+        ["e2e", "2"],
+        ["gll", "1"],
+    ]
+    assert list(sweep.runs(tiny, {"rule,seed": [["bp", 3]]})) == list(
+        sweep.runs(replace(tiny, seed=3), {"rule": ["bp"]})
+    )
+    for wrong in ({"schedule,epochs": ["e2e"]}, {"schedule,epochs": [["e2e"]]}):
+        with pytest.raises(InputError, match="takes a list of one value for each"):
+            sweep.runs(tiny, wrong)
+
+
 def test_names_hang_on_choices_alone(tiny):
     [name] = sweep.runs(tiny, {})
     assert [name] == list(sweep.runs(tiny, {"epochs": [1.0]})) == list(sweep.runs(tiny, {"epochs": [1]}))
@@ -112,6 +134,11 @@ def test_a_sweep_probes_where_it_is_told_to(tiny, tmp_path, capsys):
         (["rate=[1]", "rate=[2]"], "'rate=\\[2\\]' cannot be used"),
         (["rate=[fast]"], "has a value that is no number"),
         (["rule=[bp"], "cannot be used"),
+        (["rule=[bp]", "rate,rule=[[1, rf]]"], "'rate,rule=.*' cannot be used"),
+        (["rule,rule=[[bp, rf]]"], "cannot be used"),
+        (["rule,rate=[bp, rf]"], "cannot be used"),
+        (["rule,rate=[[bp, 1], [rf]]"], "cannot be used"),
+        (["rule,rate=[[bp, fast]]"], "has a value that is no number"),
     ],
 )
 def test_variations_that_cannot_be_used_are_refused(texts, said):

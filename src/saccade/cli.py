@@ -154,7 +154,12 @@ def _sweep(argv: list[str]) -> int:
     )
     parser = _parser("sweep", epilog=epilog)
     parser.add_argument("recipe", type=str, help="where all runs begin")
-    parser.add_argument("variations", type=str, nargs="*", help="what is varied: FIELD=[VALUE, VALUE, ...]")
+    parser.add_argument(
+        "variations",
+        type=str,
+        nargs="*",
+        help="what is varied: FIELD=[VALUE, VALUE, ...] or FIELD,FIELD=[[VALUE, VALUE], ...]",
+    )
     terminal.add_int(parser, "--seeds", 1, "how many seeds, from the recipe's on")
     parser.add_argument("--engine", type=str, default="local", help=_ENGINE)
     parser.add_argument("--out", type=str, default="runs/sweep", help="folder of the runs")

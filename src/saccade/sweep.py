@@ -6,6 +6,7 @@ run. Its result holds nothing but what the choices fix.
 
 import hashlib
 import json
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import product
@@ -46,46 +47,70 @@ def parse(texts: Sequence[str]) -> dict[str, list[Any]]:
     >>> parse(["rate=[1e-4, 1]", "rule=[bp, rf]"])
     {'rate': [0.0001, 1.0], 'rule': ['bp', 'rf']}
 
-    Raises InputError for what is no list of a field's values.
+    Fields that vary together are named together, and each value is a list with one for each of them:
+
+    >>> parse(["schedule,epochs=[[e2e, 60], [gll, 12]]"])
+    {'schedule,epochs': [['e2e', 60.0], ['gll', 12.0]]}
+
+    Raises InputError for what is no list of a field's values, or a field that is named twice.
     """
     types = {f.name: f.type for f in fields(TrainConfig)}
     found: dict[str, list[Any]] = {}
     for text in texts:
-        name, equals, written = text.partition("=")
+        key, equals, written = text.partition("=")
+        names = key.split(",")
         try:
             values = yaml.safe_load(written)
         except Exception:  # besides its own, the parser raises what a number's or a date's constructor does
             values = None
-        if name not in types or name in found or not equals or not isinstance(values, list) or not values:
+        before = [name for other in found for name in other.split(",")]
+        usable = equals and isinstance(values, list) and values and len({*names, *before}) == len([*names, *before])
+        if not usable or any(name not in types for name in names) or not all(_fits(key, value) for value in values):
             raise InputError(
                 f"The variation {text!r} cannot be used; it takes a field of a recipe, once, and a list of values in "
-                "brackets, such as rate=[1e-4, 3e-4]."
+                "brackets, such as rate=[1e-4, 3e-4], or fields that vary together and lists of as many, such as "
+                "schedule,epochs=[[e2e, 60], [gll, 12]]."
             )
-        if types[name] is float:  # YAML reads 1e-4 as text
-            try:
-                values = [float(value) for value in values]
-            except (TypeError, ValueError):
-                raise InputError(f"The variation {text!r} has a value that is no number.") from None
-        found[name] = values
+        try:  # YAML reads 1e-4 as text
+            read = [[float(v) if types[n] is float else v for n, v in _choice(key, value).items()] for value in values]
+        except (TypeError, ValueError):
+            raise InputError(f"The variation {text!r} has a value that is no number.") from None
+        found[key] = read if len(names) > 1 else [value for [value] in read]
     return found
 
 
+def _fits(key: str, value: Any) -> bool:
+    """Whether a value is one of the field that `key` names, or one each of the fields."""
+    return "," not in key or (isinstance(value, list | tuple) and len(value) == key.count(",") + 1)
+
+
+def _choice(key: str, value: Any) -> dict[str, Any]:
+    return dict(zip(key.split(","), value, strict=True)) if "," in key else {key: value}
+
+
 def runs(base: TrainConfig, varied: Mapping[str, Sequence[Any]], seeds: int = 1) -> dict[str, TrainConfig]:
-    """The configurations of a sweep by their names.
+    """The configurations of a sweep by their names: every combination of what is varied, as `parse` gives it.
 
     Raises InputError for one that cannot run, for a field that decides nothing of a run's result, and for several seeds
     where `seed` is varied.
     """
-    if unfit := [name for name in varied if name in INCIDENTAL]:
+    for key, values in varied.items():
+        if odd := [value for value in values if not _fits(key, value)]:
+            raise InputError(
+                f"The sweep varies {key} and has {odd[0]!r} for it; it takes a list of one value for each."
+            )
+    names = [name for key in varied for name in key.split(",")]
+    if unfit := [name for name in names if name in INCIDENTAL]:
         raise InputError(
             f"The sweep varies {unfit[0]}, of which no result depends; it takes fields other than {', '.join(INCIDENTAL)}."
         )
-    if "seed" in varied and seeds != 1:
+    if "seed" in names and seeds != 1:
         raise InputError(f"The sweep varies seed and has seeds={seeds}; it takes one or the other.")
     made = {}
-    for values in product(*varied.values(), *([] if "seed" in varied else [range(base.seed, base.seed + seeds)])):
-        names = [*varied, *([] if "seed" in varied else ["seed"])]
-        config = from_dict(asdict(base) | dict(zip(names, values, strict=True)), "The sweep")
+    keys = [*varied, *([] if "seed" in names else ["seed"])]
+    for values in product(*varied.values(), *([] if "seed" in names else [range(base.seed, base.seed + seeds)])):
+        chosen = [_choice(key, value) for key, value in zip(keys, values, strict=True)]
+        config = from_dict(asdict(base) | dict(ChainMap(*chosen)), "The sweep")
         check(config)
         made[_name(config)] = config
     return made
@@ -188,7 +213,7 @@ def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], prob
     Of a probe also what training gained over the same encoder untrained, and how each row differs from the first, both
     paired by seed; p is that of Student's t on the latter, after Holm's correction for all rows but the first.
     """
-    names = [name for name in varied if name != "seed"]
+    names = [name for key in varied for name in key.split(",") if name != "seed"]
     groups: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
     for one in found:
         groups.setdefault(tuple(one["config"][name] for name in names), {})[one["config"]["seed"]] = one
