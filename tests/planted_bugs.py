@@ -35,7 +35,7 @@ BUGS = [
     Bug(
         "errors run down through W as well as B",
         "rules/test_feedback.py",
-        [("rules/feedback.py", "_apply(self, x.detach(), _Share", "_apply(self, x, _Share")],
+        [("rules/feedback.py", "_apply(self, input.detach(), _Share", "_apply(self, input, _Share")],
     ),
     Bug(
         "locally connected maps send errors through W",
@@ -88,7 +88,7 @@ BUGS = [
     Bug(
         "direct feedback in addition to backpropagation",
         "rules/test_feedback.py direct",
-        [("rules/feedback.py", "return _apply(self, x.detach(), self.weight)", "return _apply(self, x, self.weight)")],
+        [("rules/feedback.py", "return _apply(self, input.detach(), self.weight)", "return _apply(self, input, self.weight)")],
     ),
     Bug(
         "every map has the same feedback draw",
