@@ -88,7 +88,13 @@ BUGS = [
     Bug(
         "direct feedback in addition to backpropagation",
         "rules/test_feedback.py direct",
-        [("rules/feedback.py", "return _apply(self, input.detach(), self.weight)", "return _apply(self, input, self.weight)")],
+        [
+            (
+                "rules/feedback.py",
+                "return _apply(self, input.detach(), self.weight)",
+                "return _apply(self, input, self.weight)",
+            )
+        ],
     ),
     Bug(
         "every map has the same feedback draw",
