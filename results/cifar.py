@@ -61,6 +61,8 @@ def main() -> None:
     names = ("cifar10:train[:45000]", "cifar10:train[45000:]", "cifar10:test")
     sets = [api.load_images(name, root=given.data_root) for name in names]
     given.out.mkdir(parents=True, exist_ok=True)
+    if given.first >= given.seeds:
+        parser.error(f"--first is {given.first}; it takes a seed below --seeds, {given.seeds}.")
     for seed in range(given.first, given.seeds):
         path = given.out / f"seed{seed}.json"
         if path.exists():

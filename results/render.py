@@ -179,9 +179,17 @@ def paper() -> str:
 
 
 def changed(table: PaperTable) -> list[Scale]:
-    """The scales of Table 1 with other views or pairs, which have a table of their own."""
-    parts = ("views=", "pairs=")
-    return [scale for scale in scales_of(table) if table.name == "table1" and any(p in scale.name for p in parts)]
+    """The scales of Table 1 with other views or pairs, which have a table of their own: `readings`."""
+    if table.name != "table1":
+        return []
+    return [scale for scale in scales_of(table) if _options(scale) <= _READ and _options(scale) & {"views", "pairs"}]
+
+
+_READ = {"small", "views", "pairs", "probe_epochs"}  # what tells the rows of `readings` apart
+
+
+def _options(scale: Scale) -> set[str]:
+    return {part.partition("=")[0] for part in scale.name.split(",")}
 
 
 def readings() -> str:
@@ -189,8 +197,7 @@ def readings() -> str:
     table = TABLES["table1"]
     few = [cell for cell in table.cells if cell.column == CONSTRAINED]
     cells = [cell for cell in table.cells if cell.name == "random"] + few
-    parts = {"small", "views", "pairs", "probe_epochs"}  # what tells the rows apart
-    scales = [one for one in scales_of(table) if {part.partition("=")[0] for part in one.name.split(",")} <= parts]
+    scales = [one for one in scales_of(table) if _options(one) <= _READ]
     have = {scale.name: kept(table, scale, HERE) for scale in scales}
     cells = [cell for cell in cells if any(have[scale.name][cell.name] for scale in changed(table))]
     rows = []
@@ -243,8 +250,8 @@ def _result(table: PaperTable, scale: Scale, cell: Cell) -> str:
 
 
 def spaced(name: str) -> str:
-    """table1 as Table 1."""
-    return re.sub(r"(?<=[a-z])(?=[0-9])", " ", name).capitalize()
+    """table1 as Table 1, supplement-c as Supplement C."""
+    return re.sub(r"(?<=[a-z])(?=[0-9])", " ", name).replace("-", " ").title()
 
 
 def scales_of(table: PaperTable) -> list[Scale]:

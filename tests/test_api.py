@@ -347,3 +347,18 @@ def test_a_summary_tells_the_first_and_the_last_loss(tiny, tmp_path):
     run = saccade.train(replace(tiny, epochs=3), out=tmp_path / "run")
     losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(losses) == 3 and api.summary(run)["loss"] == f"{losses[0]:.4g} to {losses[2]:.4g}"
+
+
+def test_a_probe_by_neighbours_takes_no_seed(tiny, tmp_path):
+    run = saccade.train(tiny, out=tmp_path / "run")
+    with pytest.raises(InputError, match="the protocol knn draws nothing"):
+        saccade.probe(run, "digits:train[:60]", "digits:test[:20]", protocol="knn", seed=5)
+
+
+@pytest.mark.parametrize("layer", [True, 1.5, "2"])
+def test_layers_are_whole_numbers(tiny, tmp_path, layer):
+    run = saccade.train(tiny, out=tmp_path / "run")
+    with pytest.raises(InputError, match="layer is"):
+        saccade.embed(run, "digits:test[:9]", layer=layer)
+    with pytest.raises(InputError, match="layer is"):
+        saccade.export(run, tmp_path / "model.pt2", to="pt2", layer=layer)

@@ -106,10 +106,10 @@ def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("extra", [[], ["--alone", "--views", "paper"]])
+@pytest.mark.parametrize("extra", [["--count", "4"], ["--alone", "--views", "paper"]])
 def test_views_draws_a_sheet(tmp_path, capsys, extra):
     out = tmp_path / "sheet.png"
-    assert main(["views", "digits", "--rows", "3", "--count", "4", "-o", str(out), *extra]) == 0
+    assert main(["views", "digits", "--rows", "3", "-o", str(out), *extra]) == 0
     width, height = Image.open(out).size
     assert width > 4 * 28 and height > 3 * 28
 
@@ -125,6 +125,7 @@ def bad_inputs(folder: Path) -> list[tuple[list[str], str]]:
     (folder / "list.yaml").write_text("- data")
     (folder / "field.yaml").write_text("dada: digits")
     (folder / "type.yaml").write_text("batch: many")
+    (folder / "twice.yaml").write_text("batch: 50\nrate: 1e-3\nbatch: 20")
     train = ["train", *TINY, "--out", str(folder / "run")]
     return [
         (["nonsense"], "Unknown command"),
@@ -164,6 +165,26 @@ def bad_inputs(folder: Path) -> list[tuple[list[str], str]]:
         ([*train, "--size", "1.5"], "--size is '1.5'; it takes a whole number or null.\n"),
         ([*train, "--dry-run", "maybe"], "--dry_run is 'maybe'; it takes true or false.\n"),
         ([*train, "--device", "abacus"], "abacus"),
+        (["train", "digits", "--config", "cifar"], "stands beside --config"),
+        (["train", "digits", "--print_config", "--dry-run"], "goes without --dry_run"),
+        ([*train, "--head", ""], "head is empty"),
+        (["train", str(folder / "twice.yaml")], "it has batch twice"),
+        ([*train, "--views", "jitter"], "jitter does nothing; it takes one or more of brightness"),
+        (["margins", "digits", "--format", "csv", "--json"], "are two forms"),
+        (["audit", "digits", "--format", "csv"], "Unknown format 'csv'; it takes terminal, markdown, json"),
+        (["audit", "--data", str(folder / "typo.npz"), "--network", "emnist"], "typo.npz"),
+        (["audit", "--data", "cifar10:trian"], "trian"),
+        (["views", "digits", "--alone", "--count", "3"], "goes without --count"),
+        (["views", "digits", "--seed", "-5"], "seed is -5"),
+        (["views", "digits", "-o", ""], "An empty name cannot be written"),
+        (["reproduce", "figure1", "--format", "csv"], "has no table to print as csv"),
+        (["reproduce", "table1", "--render", "--data_root", str(folder)], "runs nothing"),
+        (["reproduce", "table1", "--readings", "dtp(noise=5) dtp(noise=6)"], "readings has dtp twice"),
+        (["reproduce", "table1", "--readings", "dtp(noise=0.1)"], "No number of table1 hangs on the reading"),
+        (["sweep", "digits", "rate=[true]"], "has a value that is no number"),
+        (["sweep", "digits", "rate=[1e-3]", "--out", "/proc/here"], "cannot be made"),
+        (["quickstart", "--out", "/proc/here"], "cannot be made"),
+        (["--version", "extra"], "Unknown command '--version'"),
         ([*train, "--precision", "int8"], "bfloat16"),
         ([*train, "--init-from", str(folder / "nothing")], "cannot be read"),
         ([*train, "--nonsense", "1"], "nonsense"),

@@ -53,6 +53,18 @@ def test_two_ranks_end_where_one_process_ends_for_every_loss(images):
     assert max(found) < 1e-10, dict(zip(chosen, found, strict=True))
 
 
+def test_a_rule_of_ones_own_without_copies_ends_where_one_process_ends(images):
+    [found] = compare([config_of("e2e", "own.Bare", "hinge", precision="float64")], images)
+    assert found < 1e-10
+
+
+@pytest.mark.parametrize("loss", ["hinge-patches(negatives=15)", "hinge(negatives=10, reading=authors)"])
+def test_as_many_negatives_as_a_process_has_are_taken(images, loss):
+    size = 32 if "patches" in loss else None
+    config = replace(config_of("e2e", "bp", "hinge"), loss=loss, size=size, negatives="local")
+    assert build(config, images, Ranks(0, 2, 20, "local", "batch"))
+
+
 def test_what_is_compared_has_moved(images):
     config = config_of("e2e", "dtp", "hinge", epochs=20 / 3, precision="float64")
     assert apart(end(config, images), end(replace(config, epochs=19 / 3), images)) > 1e-4
@@ -265,7 +277,7 @@ def test_only_what_was_trained_is_sent(images, rule):
     [
         ({"network": "own.Normalized"}, 2, "BatchNorm2d would normalize by each process's share of the batch"),
         ({"loss": "moco(queue=50)", "negatives": "local"}, 2, "keeps what it has seen"),
-        ({"negatives": "local"}, 4, "5 negatives, and 4 processes with negatives=local have 5 pictures each"),
+        ({"negatives": "local"}, 4, "5 negatives, and each of 4 processes with negatives=local of 5 pictures has 4"),
         ({"divide": "layers"}, 2, "found 1 groups of layers for 2 processes"),
         ({}, 21, "A batch of 20 leaves 21 processes 0 pictures each"),
     ],

@@ -123,7 +123,7 @@ def test_a_sweep_probes_where_it_is_told_to(tiny, tmp_path, capsys):
     [kept] = [
         one for one in json.loads(Path(told["results"]).read_text())["runs"].values() if one["config"]["rule"] == "bp"
     ]
-    assert told["table"]["rows"][0][1] == {"mean": kept["loss"], "std": None, "n": 1, "unit": ""}
+    assert told["table"]["rows"][0][1] == {"mean": kept["loss"], "std": None, "n": 1}
 
 
 @pytest.mark.parametrize(
@@ -257,3 +257,11 @@ def test_one_row_or_one_seed_is_compared_with_what_there_is():
     assert alone.header[-1] == "over untrained (points)" and len(alone.notes) == 1
     [_, rf] = sweep.table({"rule": ["bp", "rf"]}, runs, sweep.Probe("a", "b")).rows
     assert (rf[2].mean, rf[3].mean, rf[3].interval, rf[4]) == (10.0, 0.0, None, "")
+
+
+def test_seeds_that_vary_together_with_a_field_are_paired_where_both_have_them(tiny, tmp_path):
+    varied = {"rate,seed": [[1e-3, 0], [1e-3, 1], [2e-3, 1], [3e-3, 2]]}
+    probe = sweep.Probe("digits:train[:60]", "digits:test[:40]")
+    found = sweep.run(tiny, varied, tmp_path, engine="own.in_turn", probe=probe)
+    [first, second, third] = [row[found.header.index("less the first row (points)")] for row in found.rows]
+    assert (first, second.n, third) == ("", 1, "")

@@ -3,6 +3,7 @@
 A run is a folder. Functions take the folder's path, or what `train` returned, which is the same.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -25,7 +26,7 @@ from .config.run import TrainConfig, check, from_dict, head_of, recipe, to_yaml
 from .config.view_names import steady
 from .data import ImageSet
 from .data import load as load_images
-from .errors import InputError, whole
+from .errors import InputError, NotHere, whole
 from .evaluation.features import features
 from .evaluation.margins import Margins, pairs
 from .evaluation.margins import margins as measure_margins
@@ -57,7 +58,7 @@ from .training import run as run_training
 from .training.estimate import dry_run as dry_run
 from .training.folder import add_probes, configuration, losses, read_facts, read_metrics, refuse_other_images, timed
 from .training.loop import Progress
-from .training.own_code import refuse_other_code
+from .training.own_code import failures_told, refuse_other_code
 from .training.verify import verify
 from .training.weights import begin, refuse_other_start
 from .views.sheet import sheet
@@ -98,11 +99,12 @@ def train(
     or of `TrainConfig`'s defaults. `out` is the folder (default: under `runs`, named after the choices). `images`
     stands in for the configured data.
 
-    Raises InputError for what cannot run, before anything is written.
+    Raises InputError for what cannot run, before anything is written; RunError where numbers are no longer finite, the disk is
+    full, or code of one's own fails; Stopped where a signal asked for it.
     """
     config = _configured(config, options, "train")
     given = None if images is None else _images(images, config, torch.device("cpu"))
-    folder = Path(out).expanduser() if out else default_folder(config)
+    folder = default_folder(config) if out is None else Path(out).expanduser()
     return run_training(config, folder, images=given, progress=progress)
 
 
@@ -198,13 +200,23 @@ def probe(
 ) -> list[ProbeResult]:
     """Probe layers of a run's encoder (default: the last), fit on `train`, score on `test`; kept in probes.json.
 
-    `epochs`, `rate` and `batch` are the protocol paper's alone (default: 400, 1e-3, 500). `test_views` deforms the test
-    images by a policy; `initial` probes the encoder as it was before training. What the run
-    did to every picture alike is done to all: `size`, and such views as standardize.
+    Args:
+        layers: counted from 1; 0 is the pixels.
+        protocol: exact, paper or knn (see `evaluation.probe.probe`).
+        test_views: deforms the test images by a policy, drawn once for each picture.
+        initial: probe the encoder as it was before training.
+        seed: of the rows that the protocol exact holds out, or of the protocol paper's weights and order; knn draws nothing.
+        epochs, rate, batch: the protocol paper's alone (default: 400, 1e-3, 500).
+        device, precision: where and in which numbers features are computed: auto, cpu or cuda; auto, float32 or bfloat16.
+        progress: called with (what, done, total).
+
+    What the run did to every picture alike is done to all: `size`, and such views as standardize.
 
     Raises InputError where a set has no labels, or does not fit the encoder.
     """
-    whole("seed", seed, 0)
+    if whole("seed", seed, 0) and protocol == "knn":
+        raise InputError(f"seed is {seed}, and the protocol knn draws nothing; it takes no seed.")
+    test_views = test_views or None
     given = {"epochs": epochs, "rate": rate, "batch": batch}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if options and protocol != "paper":
@@ -226,7 +238,10 @@ def probe(
         precision=pick_precision(precision, place),
         progress=progress,
     )
-    names = {"train": getattr(train, "name", train), "test": getattr(test, "name", test)}
+    names = {
+        part: one.name if isinstance(one, ImageSet) else os.fspath(one)
+        for part, one in (("train", train), ("test", test))
+    }
     rows = [r.as_dict() | names | {"test_views": test_views, "initial": initial} for r in results]
     add_probes(Path(run), rows)
     return results
@@ -259,7 +274,7 @@ def embed(
     place = pick_device(device)
     encoder = load_encoder(run, device=str(place))
     layer = len(encoder) if layer is None else layer
-    if not isinstance(layer, Integral) or not 0 <= layer <= len(encoder):
+    if not isinstance(layer, Integral) or isinstance(layer, bool) or not 0 <= layer <= len(encoder):
         raise InputError(f"layer is {layer!r}; the run {run} has layers 1 to {len(encoder)}, and 0 for the pixels.")
     config = configuration(run)
     loaded = _fitting(_images(images, config, place), run)
@@ -310,7 +325,8 @@ def margins(
     """
     config = _configured(config, options, "margins")
     loaded = _images(images if images is not None else config.data, config, pick_device(config.device))
-    return measure_margins(config, loaded, batches=batches, beyond=beyond, within=within, progress=progress)
+    with failures_told(config, InputError):
+        return measure_margins(config, loaded, batches=batches, beyond=beyond, within=within, progress=progress)
 
 
 def reproduce(
@@ -349,7 +365,7 @@ def reproduce(
     if isinstance(cells, str):
         raise InputError(f"cells is {cells!r}; it takes a list of names.")
     picked = scaled((TABLES[name] if name in TABLES else FIGURES[name]).scales, scale, **changes)
-    folder = Path(out).expanduser() if out else Path("runs") / "paper" / f"{name}-{picked.name}"
+    folder = Path("runs") / "paper" / f"{name}-{picked.name}" if out is None else Path(out).expanduser()
     kept = Path(results).expanduser()
     for place in (folder, kept):
         refuse_file(place)
@@ -369,9 +385,12 @@ def reproduce(
     refuse_idle(table, scale, asked)
     check_cells(table, picked)
     chosen(table, cells)
-    if render and (cells is not None or workers is not None or engine != "local" or seeds > 1 or download):
+    idle = (
+        cells is not None or workers is not None or engine != "local" or seeds > 1 or download or data_root is not None
+    )
+    if render and idle:
         raise InputError(
-            "render runs nothing and renders what there is; it goes without cells, seeds, workers, engine and download."
+            "render runs nothing and renders what there is; it goes without cells, seeds, workers, engine, data_root and download."
         )
     if merge is not None:
         merge_results(Path(merge).expanduser(), kept)
@@ -464,7 +483,7 @@ def export(run: Path | str, out: Path | str, *, to: str = "huggingface", layer: 
     if to not in EXPORTS:
         raise InputError(f"Unknown form {to!r} to export to; it takes {', '.join(EXPORTS)}.")
     encoder, config = _of_plain_pictures(run), configuration(run)
-    if layer is not None and (to == "huggingface" or not 1 <= layer <= len(encoder)):
+    if layer is not None and (to == "huggingface" or type(layer) is not int or not 1 <= layer <= len(encoder)):
         takes = "none, for the whole encoder" if to == "huggingface" else f"1 to {len(encoder)}"
         raise InputError(f"layer is {layer} for the form {to} of {run}; it takes {takes}.")
     if to == "huggingface":
@@ -553,8 +572,8 @@ def audit(
     """Which of the paper's plausibility conditions a configuration meets, found by running a few of its steps.
 
     `config` and `options` are those of `train`; loss, rule, schedule and network may be Python objects too: a function, a
-    class, or a module, of which a copy is run. `images` stand in for the configured data; where those are not to be had
-    either, the built-in digits do, for no verdict hangs on what the images show. Each site learns for `steps` steps.
+    class, or a module, of which a copy is run. `images` stand in for the configured data; where those are a named set that is
+    not here, the built-in digits do, for no verdict hangs on what the images show. Each site learns for `steps` steps.
 
     >>> import torch
     >>> def squared(z_a, z_b):
@@ -571,11 +590,13 @@ def audit(
         if images is None:
             try:
                 loaded = load_images(config.data, root=config.data_root)
-            except InputError:
+            except NotHere:
                 loaded = load_images("digits")
         else:
             loaded = _images(images, config, here).to(here)
-        report = run_audit(config, loaded, steps)
+        pick_device(config.device)  # refused, if there is none, as training would
+        with failures_told(config, InputError):
+            report = run_audit(config, loaded, steps)
     for part, name in names.items():
         report.configuration[part] = name
         report.setting = report.setting.replace(texts[part], name)

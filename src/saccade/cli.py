@@ -33,7 +33,7 @@ COMMANDS = {
     "list": "name all losses, schedules, rules, engines, networks, views, data and recipes",
 }
 
-EXIT_CODES = "Exit codes: 0 done; 1 the run failed; 2 bad input, nothing written; 130 stopped, what was done is saved."
+EXIT_CODES = "Exit codes: 0 done; 1 the run failed; 2 bad input; 130 stopped, what was done is saved."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def _speaks() -> bool:
 
 
 def _dispatch(argv: list[str]) -> int:
-    if argv[:1] == ["--version"]:
+    if argv == ["--version"]:
         from . import __version__
 
         print(f"saccade {__version__}")
@@ -132,6 +132,8 @@ def _train(argv: list[str]) -> int:
     out, dry, show, as_json, quiet = (given.pop(name) for name in ("out", "dry_run", "print_config", "json", "quiet"))
     config = TrainConfig(**given)
     check(config)
+    if show and (dry or out is not None):
+        raise InputError("--print_config writes the recipe and stops; it goes without --dry_run and --out.")
     if show:
         print(json.dumps(asdict(config), indent=2) + "\n" if as_json else to_yaml(config), end="")
         return 0
@@ -277,16 +279,19 @@ def _views(argv: list[str]) -> int:
     parser.add_argument("--alone", type=bool, default=False, help="each deformation alone (the paper's Figure 2)")
     terminal.add_int(parser, "--size", None, "side of the views in pixels")
     terminal.add_int(parser, "--rows", 8, "pictures")
-    terminal.add_int(parser, "--count", 8, "views of each")
+    terminal.add_int(parser, "--count", None, "views of each (default: 8)")
     terminal.add_int(parser, "--seed", 0, "of the draws")
     parser.add_argument("--out", "-o", type=str, default="views.png", help="file to write")
     terminal.add_flags(parser)
     given = terminal.parse(parser, argv)
-    for name in ("rows", "count"):
-        if not 1 <= given[name] <= 200:
-            raise InputError(f"{name} is {given[name]}; it takes a whole number from 1 to 200.")
-    if given.size is not None and not 1 <= given.size <= 1024:
-        raise InputError(f"size is {given.size}; it takes a whole number of pixels from 1 to 1024.")
+    if given.alone and given.count is not None:
+        raise InputError("--alone draws each deformation once; it goes without --count.")
+    count = 8 if given.count is None else given.count
+    for name, value in (("rows", given.rows), ("count", count)):
+        whole(name, value, 1, 200)
+    whole("seed", given.seed, 0, 2**63 - 1)
+    if given.size is not None:
+        whole("size", given.size, 1, 1024)
     from . import api
     from .files import write_whole
     from .views import parse
@@ -300,7 +305,7 @@ def _views(argv: list[str]) -> int:
     made = (
         deformation_sheet(picked, policy, given.seed, given.rows)
         if given.alone
-        else sheet(picked, policy, given.seed, given.rows, given.count)
+        else sheet(picked, policy, given.seed, given.rows, count)
     )
     write_whole(terminal.writable(given.out), as_png(made))
     terminal.tell({"views": given.out}, given.json, given.quiet)
@@ -320,12 +325,10 @@ def _audit(argv: list[str]) -> int:
     parser.add_argument("--page", type=str | None, default=None, help="write an HTML page to this file")
     terminal.add_flags(parser)
     given = terminal.parse_with_recipe(parser, argv)
-    form = "json" if given.pop("json") else given["format"]
+    form = terminal.known_format(given["format"], given.pop("json"), ("terminal", "markdown", "json"))
     every, results, steps, _, page, quiet = (
         given.pop(name) for name in ("all", "results", "steps", "format", "page", "quiet")
     )
-    if form not in ("terminal", "markdown", "json"):
-        raise InputError(f"Unknown format {form!r}; it takes terminal, markdown or json.")
     if every and TrainConfig(**given) != TrainConfig():
         raise InputError("--all audits the paper's tables; it takes no recipe and no option of a run.")
     if results is not None and not every:
@@ -479,8 +482,7 @@ def _list(argv: list[str]) -> int:
     named: dict[str, Any] = {"losses": LOSSES, "schedules": SCHEDULES, "rules": RULES, "optimizers": OPTIMIZERS}
     named |= {"engines": ENGINES, "networks": NETWORKS, "views": POLICIES, "deformations": DEFORMATIONS, "data": DATA}
     found: dict[str, dict[str, str]] = {
-        title: {name: getattr(entry, "line", None) or entry.description for name, entry in table.items()}
-        for title, table in named.items()
+        title: {name: entry.line for name, entry in table.items()} for title, table in named.items()
     }
     found["recipes"] = {name: path.read_text().splitlines()[0].lstrip("# ") for name, path in recipes().items()}
     if given.json:
@@ -609,6 +611,10 @@ def _reproduce(argv: list[str]) -> int:
     form = terminal.known_format(given.pop("format"), given.pop("json"))
     quiet, name, cells = (given.pop(option) for option in ("quiet", "name", "cells"))
     from . import api, progress
+    from .paper import FIGURES
+
+    if name in FIGURES and form not in ("terminal", "json"):
+        raise InputError(f"{name} has no table to print as {form}; it takes terminal or json.")
 
     with progress.share(name, quiet) as update:
         names = None if cells is None else [cell.strip() for cell in cells.split(",")]

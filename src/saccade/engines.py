@@ -15,6 +15,7 @@ from typing import Any
 from .config.grammar import imported
 from .config.names import ENGINES, choose
 from .errors import Held, InputError, RunError, Stopped
+from .files import make_folder
 from .parallel import Report, side_by_side
 
 Function = Callable[[Any, Report], Any]
@@ -120,7 +121,7 @@ def slurm(
     """An array job, through submitit. A task that Slurm warns of its end goes back into the queue, and continues."""
     submitit = _library("submitit", "slurm")
     place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     executor = submitit.AutoExecutor(place, cluster=cluster, **{f"{cluster}_max_num_timeout": 10_000})
     options: dict[str, Any] = {"timeout_min": max(1, round(60 * hours)), "cpus_per_task": cpus, "gpus_per_node": gpus}
     if cluster == "slurm":

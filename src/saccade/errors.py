@@ -38,6 +38,10 @@ def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int
     return int(value)
 
 
+class NotHere(InputError):
+    """A named data set that exists, and that is not in the folder of the data sets."""
+
+
 class Held(InputError):
     """The folder of a run is being written by another process."""
 

@@ -18,6 +18,18 @@ def refusal(error: OSError, path: Path) -> InputError | RunError:
     )
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, where it is not there. Raises InputError where that cannot be, RunError where the disk is full."""
+    refuse_file(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (RunError if full else InputError)(
+            f"The folder {folder} cannot be made ({error.strerror}); it takes a folder that can be written."
+        ) from None
+
+
 def refuse_file(folder: Path) -> None:
     """Raises InputError where there is a file in the place of a folder, or above it."""
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
 
 from . import draws
-from .config.grammar import Call, imported, is_dotted, parse_call, parse_calls
+from .config.grammar import Call, called, imported, is_dotted, parse_call, parse_calls
 from .config.names import ACTIVATIONS, NETWORKS
 from .errors import InputError
 
@@ -152,9 +152,9 @@ def head(
         spec, widths = re.subn(r"linear\d+", f"linear{outputs}", spec)
         if widths != 1:
             raise InputError(f"The head {spec!r} has {widths} linear maps; for {outputs} classes it takes one.")
-    if "|" in spec:
+    layer, *more = build(spec, shape, seed, what="head", first=site, bias=bias)
+    if more:
         raise InputError(f"The head {spec!r} has several layers; it takes one, such as 'flatten linear64'.")
-    [layer] = build(spec, shape, seed, what="head", first=site, bias=bias)
     if len(after := output_shape(layer, shape, "head")) != 1:
         raise InputError(
             f"The head {spec!r} leaves features of shape {after}; it takes one that ends flat, in linear64."
@@ -307,9 +307,10 @@ def activity(module: nn.Module, shape: tuple[int, ...]) -> int:
     """
     counts: list[int] = []
 
-    def count(part: nn.Module, given: Any, made: Tensor) -> None:
+    def count(part: nn.Module, given: Any, made: Any) -> None:
         copies = part.weight[:, 0].numel() if isinstance(part, LocallyConnected2d) else 0
-        counts.append(made.numel() + copies)
+        several = made if isinstance(made, tuple | list) else [made]  # a recurrent part's outputs and state, say
+        counts.append(sum(one.numel() for one in several if isinstance(one, Tensor)) + copies)
 
     hooks = [part.register_forward_hook(count) for part in module.modules() if not any(part.children())]
     try:
@@ -363,11 +364,8 @@ def _imported(spec: str, shape: tuple[int, ...], seed: int, what: str) -> nn.Seq
     found = imported(call.name, what)
     ready = isinstance(found, nn.Module) and not (call.args or call.options)
     with draws.seeded(seed, what, 0):
-        try:
-            # A module at the path stays as it is there: what trains is a copy.
-            module = copy.deepcopy(found) if ready else found(*call.args, **call.options)
-        except TypeError as error:
-            raise InputError(f"The {what} {spec!r} cannot be made: {error}.") from None
+        # A module at the path stays as it is there: what trains is a copy.
+        module = copy.deepcopy(found) if ready else called(found, call, f"The {what} {spec!r}")
     takes = "it takes an nn.Sequential with weights, or a callable that makes one"
     if not isinstance(module, nn.Sequential):
         raise InputError(f"The {what} {spec!r} is a {type(module).__name__}; {takes}.")

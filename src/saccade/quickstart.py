@@ -12,7 +12,7 @@ from typing import Any
 
 from . import api
 from .config.run import TrainConfig, recipe
-from .files import refuse_file
+from .files import make_folder
 from .parallel import Report, side_by_side
 from .report.figures import bars
 from .report.page import Section, Svg, Text, write_page
@@ -59,8 +59,7 @@ def run(
         cells |= {name: replace(ours, **changes) for name, changes in OTHERS.items()}
 
     started = time.perf_counter()
-    refuse_file(out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     kept = out / "results.json"
     before = read_json(kept, "what quickstart wrote there, or no such file") if kept.exists() else {}
     tasks = {

@@ -21,7 +21,7 @@ from .config.run import INCIDENTAL, TrainConfig, check, from_dict
 from .config.view_names import resolve
 from .errors import InputError, RunError
 from .evaluation.probe import class_count
-from .files import refuse_file
+from .files import make_folder, refuse_file
 from .parallel import Report
 from .report.paired import differences, holm
 from .report.tables import Cell, Table, spread
@@ -71,8 +71,10 @@ def parse(texts: Sequence[str]) -> dict[str, list[Any]]:
                 "brackets, such as rate=[1e-4, 3e-4], or fields that vary together and lists of as many, such as "
                 "schedule,epochs=[[e2e, 60], [gll, 12]]."
             )
-        try:  # YAML reads 1e-4 as text
-            read = [[float(v) if types[n] is float else v for n, v in _choice(key, value).items()] for value in values]
+        try:
+            read = [
+                [_number(v) if types[n] is float else v for n, v in _choice(key, value).items()] for value in values
+            ]
         except (TypeError, ValueError):
             raise InputError(f"The variation {text!r} has a value that is no number.") from None
         found[key] = read if len(names) > 1 else [value for [value] in read]
@@ -82,6 +84,13 @@ def parse(texts: Sequence[str]) -> dict[str, list[Any]]:
 def _fits(key: str, value: Any) -> bool:
     """Whether a value is one of the field that `key` names, or one each of the fields."""
     return "," not in key or (isinstance(value, list | tuple) and len(value) == key.count(",") + 1)
+
+
+def _number(value: Any) -> float:
+    """YAML reads 1e-4 as text. Raises TypeError or ValueError for what is no number."""
+    if isinstance(value, bool):
+        raise TypeError
+    return float(value)
 
 
 def _choice(key: str, value: Any) -> dict[str, Any]:
@@ -148,7 +157,7 @@ def run(
         resolve(probe.test_views or "none")
     hashes = {name: one.fingerprint() for name, one in images.items()}
     del images
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     missing = {}
     for name, config in configs.items():
         if (path := _result(out / name, probe)).exists():
@@ -237,14 +246,16 @@ def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], prob
     ]
     notes = ["Over untrained: less a probe of the encoder that the run began with, paired by seed; 95 % interval."]
     if others:
+        shared = [group.keys() & first.keys() for group in others]  # fewer where seeds vary together with a field
         tests = [
-            differences([one["accuracy"] - first[seed]["accuracy"] for seed, one in group.items()]) for group in others
+            differences([group[seed]["accuracy"] - first[seed]["accuracy"] for seed in sorted(seeds)]) if seeds else None
+            for group, seeds in zip(others, shared, strict=True)
         ]
-        adjusted = holm([test.p for test in tests])
+        adjusted = holm([test.p if test else None for test in tests])
         header += ["less the first row (points)", "p, Holm"]
         rows[0] += ["", ""]
         for row, test, p in zip(rows[1:], tests, adjusted, strict=True):
-            row += [test, "" if p is None else p]
+            row += ["" if test is None else test, "" if p is None else p]
         notes.append(
             "Less the first row: paired by seed; 95 % interval, and p by Student's t after Holm's correction for all rows below "
             "the first; neither where one seed, or differences all alike, give none."

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -46,19 +47,26 @@ class Asked(Exception):
 ASK = ["--parser"]
 
 
+_BOOLEANS = ("true", "false", "yes", "no")  # what a boolean option may be followed by
+
+
 def parse(parser: Parser, argv: list[str]) -> Any:
     """Parsed arguments; a boolean option may stand alone, and names may be written with hyphens: `--dry-run`."""
     if argv is ASK:
         raise Asked(parser)
     flags = {f"--{a.dest}" for a in parser._actions if getattr(a, "_typehint", None) is bool}
     names = {option for a in parser._actions for option in a.option_strings}
-    words = []
-    for place, word in enumerate(argv):
+    takes_words = any(
+        not a.option_strings for a in parser._actions
+    )  # one of which may follow an option that stands alone
+    words: list[str] = []
+    for word, following in zip_longest(argv, argv[1:], fillvalue="-"):
         name, equals, value = word.partition("=")
         if name.startswith("--") and f"--{name[2:].replace('-', '_')}" in names:
             name = f"--{name[2:].replace('-', '_')}"
         words.append(name + equals + value)
-        if name in flags and not equals and (place + 1 == len(argv) or argv[place + 1].startswith("-")):
+        alone = following.startswith("-") or (takes_words and following.lower() not in _BOOLEANS)
+        if name in flags and not equals and alone:
             words.append("true")
     return parser.parse_args(words)
 
@@ -66,6 +74,8 @@ def parse(parser: Parser, argv: list[str]) -> Any:
 def parse_with_recipe(parser: Parser, argv: list[str]) -> dict[str, Any]:
     """Parsed arguments of a command whose first word, or `--config`, may name a recipe that sets what is not given."""
     if argv and not argv[0].startswith("-"):
+        if any(word.partition("=")[0] == "--config" for word in argv):
+            raise InputError(f"The recipe {argv[0]} stands beside --config; it takes one of the two.")
         argv = ["--config", *argv]
     given = parse(parser, argv)
     if given.config is not None:
@@ -92,16 +102,18 @@ def add_format(parser: Parser) -> None:
     parser.add_argument("--format", type=str, default="terminal", help=f"{', '.join(FORMATS)} (--json is the same)")
 
 
-def known_format(name: str, as_json: bool) -> str:
-    if name not in FORMATS:
-        raise InputError(f"Unknown format {name!r}; it takes {', '.join(FORMATS)}.")
+def known_format(name: str, as_json: bool, known: tuple[str, ...] = FORMATS) -> str:
+    if name not in known:
+        raise InputError(f"Unknown format {name!r}; it takes {', '.join(known)}.")
+    if as_json and name not in ("terminal", "json"):
+        raise InputError(f"--json and --format {name} are two forms; it takes one.")
     return "json" if as_json else name
 
 
 def writable(name: str) -> Path:
     path = Path(name).expanduser()
     if os.path.isdir(path) or not os.path.isdir(path.parent):
-        raise InputError(f"{name} cannot be written; it takes a file in a folder that exists.")
+        raise InputError(f"{name or 'An empty name'} cannot be written; it takes a file in a folder that exists.")
     return path
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import saccade
-from saccade.adapters.tensorboard import few_features
+from saccade.adapters.tensorboard import few_features, scalars
 from saccade.errors import InputError
 
 EventAccumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
@@ -71,3 +71,10 @@ def test_of_many_features_those_that_vary_most_are_kept_in_their_order():
         [1.0, 9.0, 0.1, 5.0, 0.0, 7.0]
     )
     assert few_features(features, 3).equal(features[:, [1, 3, 5]]) and few_features(features, 6) is features
+
+
+def test_inverses_are_numbered_as_on_the_page():
+    assert scalars({"step": 5, "site": 0, "reconstruction": [0.5, 0.25]}) == {
+        "reconstruction/site 1/layer 2": 0.5,
+        "reconstruction/site 1/layer 3": 0.25,
+    }

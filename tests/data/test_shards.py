@@ -301,3 +301,10 @@ def test_the_command_writes_shards_and_refuses_what_is_there(tmp_path, capsys):
     assert main(["shards", "digits", str(out)]) == 2 and "it takes a new folder" in capsys.readouterr().err
     assert main(["shards", "digits", str(tmp_path / "b"), "--per", "0"]) == 2
     assert main(["shards", str(tmp_path)]) == 2 and "holds no shards" in capsys.readouterr().err
+
+
+def test_brackets_in_a_folders_name_are_no_pattern(images, tmp_path):
+    out = write_shards(images.take(0, 20), tmp_path / "x[1]", 10)
+    assert len(load(f"shards:{out}")) == 20
+    (out / "index.json").unlink()
+    assert len(load(f"shards:{out}")) == 20

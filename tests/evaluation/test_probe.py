@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from saccade.errors import InputError
+from saccade.errors import InputError, RunError
 from saccade.evaluation.features import features
 from saccade.evaluation.linear import accuracy, fit_adam, fit_exact
 from saccade.evaluation.probe import probe
@@ -113,15 +113,15 @@ def test_progress_names_the_stage(sets):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"epochs": 0}, "epochs: got 0, expected a whole number of at least 1"),
-        ({"epochs": -3}, "epochs: got -3"),
-        ({"epochs": 1.5}, "epochs: got 1.5"),
-        ({"batch": 0}, "batch: got 0, expected a whole number of at least 1"),
-        ({"batch": -5}, "batch: got -5"),
-        ({"rate": -1}, "rate: got -1, expected a finite number above 0"),
-        ({"rate": 0.0}, "rate: got 0.0"),
-        ({"rate": float("nan")}, "rate: got nan"),
-        ({"rate": float("inf")}, "rate: got inf"),
+        ({"epochs": 0}, "epochs is 0; it takes a whole number of at least 1"),
+        ({"epochs": -3}, "epochs is -3"),
+        ({"epochs": 1.5}, "epochs is 1.5"),
+        ({"batch": 0}, "batch is 0; it takes a whole number of at least 1"),
+        ({"batch": -5}, "batch is -5"),
+        ({"rate": -1}, "rate is -1; it takes a number above 0"),
+        ({"rate": 0.0}, "rate is 0.0"),
+        ({"rate": float("nan")}, "rate is nan"),
+        ({"rate": float("inf")}, "rate is inf"),
         ({"layers": 1}, r"layers: got 1, expected a list of whole numbers from 0 \(the pixels\) to 2"),
         ({"layers": []}, r"layers: got \[\]"),
         ({"layers": ["2"]}, r"layers: got \['2'\]"),
@@ -161,3 +161,20 @@ def test_the_encoder_works_in_the_precision_that_is_asked_for(sets, monkeypatch)
     monkeypatch.setattr(module, "features", recording)
     probe(encoder(), *sets, layers=[2], protocol="paper", epochs=1, precision="bfloat16")
     assert asked == ["bfloat16"] * 2
+
+
+@pytest.mark.parametrize("rate", [1e30, True, "1", float("nan")])
+def test_rates_out_of_range_are_refused(sets, rate):
+    with pytest.raises(InputError, match="rate is"):
+        probe(encoder(), *sets, layers=[2], protocol="paper", epochs=1, rate=rate)
+
+
+def test_batches_out_of_range_are_refused(sets):
+    with pytest.raises(InputError, match="batch is 1000"):
+        probe(encoder(), *sets, layers=[2], protocol="paper", epochs=1, batch=10**20)
+
+
+def test_weights_that_are_no_longer_finite_are_no_result():
+    x = torch.full((20, 3), 3e38)
+    with pytest.raises(RunError, match="are not finite after 2 epochs at rate 1e.06. A lower rate may help"):
+        fit_adam(x, torch.arange(20) % 2, 2, epochs=2, rate=1e6)

@@ -191,3 +191,27 @@ def test_a_run_is_a_function_of_its_seed(loss, digits):
         states.append(model.modules().state_dict())
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+class Learned(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, z_a, z_b):
+        return self.scale * (z_a - z_b).square().sum()
+
+
+READY = Learned()
+
+
+def test_a_module_at_a_path_stays_as_it_is_there():
+    one, other = (losses.make(f"{__name__}.READY") for _ in range(2))
+    assert len({id(one), id(other), id(READY)}) == 3 and one.scale.equal(READY.scale)
+    with pytest.raises(InputError, match="is made already and takes no options"):
+        losses.make(f"{__name__}.READY(margin=100)")
+
+
+def test_options_of_a_function_have_names():
+    with pytest.raises(InputError, match="has an option without a name"):
+        losses.make("saccade.losses.hinge.contrastive_hinge(1.0)")

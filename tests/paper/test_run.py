@@ -1,5 +1,6 @@
 """Cells that run: every measure on digits in a few steps, kept, found again, and the same as the probe's own function."""
 
+import json
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from types import SimpleNamespace
@@ -371,3 +372,26 @@ def test_separation_is_of_the_first_test_images_averaged_over_places(tmp_path, m
 
 def test_cifars_vehicles():
     assert set(scores.VEHICLES) & {*CIFAR10_CLASSES} == {"airplane", "automobile", "ship", "truck"}
+
+
+@pytest.mark.parametrize("accuracy", ["NaN", "1e6", "true", "null", '"x"'])
+def test_results_that_are_no_scores_are_not_merged(tmp_path, accuracy):
+    ran(tmp_path, "table1", ["random"])
+    [path] = (tmp_path / "results").glob("table1/*/*.json")
+    row = read_json(path)
+    row["accuracy"] = "HERE"
+    row.pop("scores", None)
+    path.write_text(json.dumps(row).replace('"HERE"', accuracy))
+    with pytest.raises(InputError, match="is not what a cell writes"):
+        running.checked(path, *running.chosen(TABLES["table1"], ["random"]), FEW)
+
+
+def test_figure_8_says_how_many_test_images_it_is_of():
+    said = CIFAR["small"].said("separation")
+    assert said.endswith("scored on the first 1,000 of cifar10:test")
+
+
+def test_notes_on_views_stand_where_these_are():
+    for table, scale, shown in (("table1", "small", 1), ("table3", "small", 2), ("table3", "digits", 0)):
+        at = TABLES[table].at(TABLES[table].scales[scale])
+        assert sum("strengths of the views paper" in note or "one saturation" in note for note in at.notes) == shown

@@ -82,6 +82,11 @@ def centred_hinge(z_a, z_b):
     return hinge(z_a - z_a.mean(0), z_b - z_b.mean(0))
 
 
+def last_centred_hinge(z_a, z_b):
+    """The same, its axis counted from the end."""
+    return hinge(z_a - z_a.mean(-2, keepdim=True), z_b - z_b.mean(-2, keepdim=True))
+
+
 class QueueHinge(nn.Module):
     """Holds more earlier embeddings than it declares."""
 
@@ -280,6 +285,10 @@ CASES = {  # name: (options, what it violates)
     "a graded gate": ({"loss": "violators.smooth_hinge"}, {("loss", "space"), ("loss", "simple")}),
     "squared distances": ({"loss": "violators.squared_hinge"}, {("loss", "simple")}),
     "the batch's mean taken away": ({"loss": "violators.centred_hinge"}, {("loss", "time"), ("loss", "simple")}),
+    "the same, its axis counted from the end": (
+        {"loss": "violators.last_centred_hinge"},
+        {("loss", "time"), ("loss", "simple")},
+    ),
     "a queue longer than declared": ({"loss": "violators.QueueHinge"}, {("loss", "time")}),
     "a loss that peeks at labels": ({"loss": "violators.peeking_hinge"}, {("loss", "unsupervised")}),
     "feedback copied from the weights": ({"rule": "violators.CopiedFeedback"}, _DOWN),

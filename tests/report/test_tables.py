@@ -15,8 +15,8 @@ from saccade.report.tables import Link, Spread, Table, spread, to_csv, to_latex,
 
 def table(**changes):
     rows = [
-        ["random", Spread(58.06, 0.31, 3, "%"), 0.00123, None],
-        ["hinge & 5 | negatives", Spread(64.94, 1.26, 3, "%"), None, Link("run 7", "runs/7/config.yaml")],
+        ["random", Spread(58.06, 0.31, 3), 0.00123, None],
+        ["hinge & 5 | negatives", Spread(64.94, 1.26, 3), None, Link("run 7", "runs/7/config.yaml")],
     ]
     return Table(**{"header": ["encoder", "accuracy", "p", "run"], "rows": rows, "caption": "Probes"} | changes)
 
@@ -24,7 +24,7 @@ def table(**changes):
 def test_spread_by_hand():
     # 2, 4, 9: mean 5, squared deviations 9 + 1 + 16 = 26, over n - 1 = 2
     assert spread([2, 4, 9]) == Spread(5.0, math.sqrt(13), 3)
-    assert spread([7.5], "%") == Spread(7.5, None, 1, "%")
+    assert spread([7.5]) == Spread(7.5, None, 1)
     with pytest.raises(InputError, match="no values"):
         spread([])
 
@@ -32,7 +32,7 @@ def test_spread_by_hand():
 @pytest.mark.parametrize(
     ("cell", "shown"),
     [
-        (Spread(58.06, 0.31, 3, "%"), "58.1 ± 0.3 %"),
+        (Spread(58.06, 0.31, 3), "58.1 ± 0.3"),
         (Spread(0.0123, 0.0046, 3), "0.012 ± 0.005"),
         (98.25, "98.2"),
         (50000, "50,000"),
@@ -80,8 +80,8 @@ def test_markdown():
         "",
         "| encoder | accuracy | p | run |",
         "| --- | ---: | ---: | --- |",
-        "| random | 58.1 ± 0.3 % | 0.0012 | — |",
-        r"| hinge \& 5 \| negatives | 64.9 ± 1.3 % | — | [run 7](<runs/7/config.yaml>) |",
+        "| random | 58.1 ± 0.3 | 0.0012 | — |",
+        r"| hinge \& 5 \| negatives | 64.9 ± 1.3 | — | [run 7](<runs/7/config.yaml>) |",
     ]
     assert lines[7:] == ["Mean ± sample standard deviation over 3 seeds.", "", "—: missing, no result yet."]
     hostile = to_markdown(Table(["`a`"], [["<img src=x>\n| *b* | [c](d) $e$"]], ""))
@@ -91,11 +91,11 @@ def test_markdown():
 
 def test_csv_keeps_all_digits_in_columns_of_their_own():
     rows = list(csv.reader(io.StringIO(to_csv(table()))))
-    head = ["encoder", "accuracy mean", "accuracy std", "accuracy n", "accuracy unit", "p", "run", "run link"]
+    head = ["encoder", "accuracy mean", "accuracy std", "accuracy n", "p", "run", "run link"]
     assert rows == [
         head,
-        ["random", "58.06", "0.31", "3", "%", "0.00123", "", ""],
-        ["hinge & 5 | negatives", "64.94", "1.26", "3", "%", "", "run 7", "runs/7/config.yaml"],
+        ["random", "58.06", "0.31", "3", "0.00123", "", ""],
+        ["hinge & 5 | negatives", "64.94", "1.26", "3", "", "run 7", "runs/7/config.yaml"],
     ]
 
 
@@ -122,8 +122,8 @@ def test_latex():
         r"\toprule",
         r"encoder & accuracy & p & run \\",
         r"\midrule",
-        r"random & 58.1 $\pm$ 0.3 \% & 0.0012 & --- \\",
-        r"hinge \& 5 \textbar{} negatives & 64.9 $\pm$ 1.3 \% & --- & \href{runs/7/config.yaml}{run 7} \\",
+        r"random & 58.1 $\pm$ 0.3 & 0.0012 & --- \\",
+        r"hinge \& 5 \textbar{} negatives & 64.9 $\pm$ 1.3 & --- & \href{runs/7/config.yaml}{run 7} \\",
         r"\bottomrule",
         r"\end{tabular}}",
         r"\par\footnotesize Mean $\pm$ sample standard deviation over 3 seeds.",

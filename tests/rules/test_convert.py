@@ -398,3 +398,19 @@ def test_dtp_trains_a_users_chain():
         "head.linear.bias",
     }  # which normalization, differences cancel
     assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "words"),
+    [
+        ("rf", {"loss": nn.MSELoss()}, "a loss, which goes with the rule dtp"),
+        ("bp", {"loss": 3}, "a loss, which goes with the rule dtp"),
+        ("dtp", {"loss": "hinge", "example": (8,)}, "loss, called as"),
+        ("rf", {"seed": 1.5}, "seed is 1.5"),
+        ("rf", {"seed": None}, "seed is None"),
+        ("rf", {"seed": "x"}, "seed is 'x'"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(rule, options, words):
+    with pytest.raises(InputError, match=words):
+        convert(nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2)), rule, **options)

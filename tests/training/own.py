@@ -138,3 +138,21 @@ class Lines(nn.Sequential):
 def in_turn(function, tasks, progress):
     """An engine of one's own: one task after another, here."""
     return {name: function(task, lambda share: None) for name, task in tasks.items()}
+
+
+class Bare:
+    """A rule of the least that one is made of, in the class's own words: it names no copies."""
+
+    rates: ClassVar[dict[str, float]] = {}
+
+    def prepare(self, site, shape, seed):
+        pass
+
+    def groups(self, site):
+        return {"weights": [(name, p) for name, p in site.named_parameters() if p.requires_grad]}
+
+    def phases(self, site, batch):
+        made = [site(x) for x, _ in site.parts(batch.inputs)]
+        batch.outputs = torch.cat([features.detach() for features, _ in made])
+        site.evaluate([z for _, z in made], batch).backward()
+        yield "weights"

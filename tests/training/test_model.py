@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from saccade import networks
-from saccade.data import ImageSet
+from saccade.data import ImageSet, load
 from saccade.errors import InputError
 from saccade.losses.hinge import ContrastiveHinge
 from saccade.training import build, train_step
@@ -490,3 +490,54 @@ def test_a_step_waits_for_no_result(tiny, images, views, loss, schedule, rule):
     with Waits({state["step"].data_ptr() for state in states}) as waits:  # Adam's counters stay with the host
         train_step(model, images, 5)
     assert waits.found == []
+
+
+class Recurrent(nn.Module):
+    """A part that gives a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(28, 5, batch_first=True)
+
+    def forward(self, x):
+        return self.gru(x[:, 0])[0]
+
+
+def recurrent():
+    return nn.Sequential(Recurrent(), nn.Flatten(), nn.Linear(140, 6))
+
+
+class Deep(nn.Conv3d):
+    def forward(self, x):
+        return super().forward(x[:, :, None])[:, :, 0]
+
+
+def deep():
+    return nn.Sequential(Deep(1, 4, (1, 3, 3)), nn.Tanh(), nn.Conv2d(4, 4, 3))
+
+
+@pytest.mark.parametrize("network", ["recurrent", "deep"])
+def test_networks_of_other_parts_than_ours_train(tiny, network):
+    images = load("digits:train[:60]")
+    model = build(replace(tiny, network=f"{__name__}.{network}"), images)
+    before = state(model)
+    train_step(model, images, 0)
+    assert not all(map(same, before, state(model)))
+
+
+def projector():
+    return nn.Sequential(nn.Flatten(), nn.Linear(294, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+@pytest.mark.parametrize("head", [f"{__name__}.projector", "flatten linear8 | linear4"])
+def test_a_head_of_several_maps_is_refused(tiny, head):
+    with pytest.raises(InputError, match="has several layers; it takes one"):
+        build(replace(tiny, head=head), load("digits:train[:60]"))
+
+
+def queued(z_a, z_b, negatives=1):
+    return (z_a - z_b).square().mean() * negatives
+
+
+def test_options_of_a_loss_of_ones_own_mean_what_it_says(tiny):
+    assert build(replace(tiny, loss=f"{__name__}.queued(negatives=1000)"), load("digits:train[:60]"))

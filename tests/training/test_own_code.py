@@ -1,13 +1,17 @@
-"""Parts of the user's own: a run goes on with the code that it began with."""
+"""Parts of the user's own: a run goes on with the code that it began with, and says where that code fails."""
 
 import importlib
+import re
 import sys
 from dataclasses import replace
 
 import pytest
 
 import saccade
+from saccade.cli import main
+from saccade.config.run import to_yaml
 from saccade.errors import InputError
+from saccade.rules.gradient import Backpropagation
 from saccade.training.own_code import own_code
 
 CODE = """
@@ -84,14 +88,16 @@ def test_the_code_of_an_object_is_its_file_and_a_package_has_none(tiny, mine):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"sites": "(9,)"}, r"has \(9,\) learn at step 0; it takes a tuple of one site or more, from 0 to 0"),
+        ({"sites": "(9,)"}, r"has \(9,\) learn at step 0; it takes one site or more, each once, from 0 to 0"),
         ({"sites": "0"}, "has 0 learn at step 0"),
+        ({"sites": "(0, 0)"}, r"has \(0, 0\) learn at step 0"),
         ({"sites": "()"}, r"has \(\) learn at step 0"),
         ({"groups": "[range(1)]"}, "of 2 layers; it takes ranges that hold each of them once"),
         ({"groups": "[range(2), range(1, 2)]"}, "ranges that hold each of them once"),
         ({"groups": "7"}, "has the groups 7"),
-        ({"length": "0"}, "has a length of 0"),
-        ({"length": "steps + 0.5"}, r"has a length of 3\.5"),
+        ({"length": "0"}, "length of the schedule my_parts.Ways is 0; it takes a whole number"),
+        ({"length": "steps + 0.5"}, r"length of the schedule my_parts.Ways is 3\.5"),
+        ({"length": "10**30"}, "length of the schedule my_parts.Ways is 1000"),
     ],
 )
 def test_a_schedule_of_ones_own_that_cannot_be_is_refused_before_anything_is_written(
@@ -100,4 +106,97 @@ def test_a_schedule_of_ones_own_that_cannot_be_is_refused_before_anything_is_wri
     mine(**changes)
     with pytest.raises(InputError, match=says):
         saccade.train(replace(tiny, schedule="my_parts.Ways"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+FAILING = """
+import sys
+import torch
+from torch import nn
+from saccade.rules.gradient import Backpropagation
+
+def at_once(z_a, z_b): return {{}}["x"]
+
+class Later(nn.Module):
+    called = 0
+    def forward(self, z_a, z_b):
+        Later.called += 1
+        if Later.called > 3:
+            raise {error}
+        return (z_a - z_b).square().mean()
+
+def net(): return {{}}["x"]
+def views(x, keys): return {{}}["x"]
+
+class Prepares(Backpropagation):
+    def prepare(self, site, shape, seed): return 1 / 0
+
+class Phases(Backpropagation):
+    def phases(self, site, batch):
+        torch.linear(batch)
+        yield "weights"
+
+class Sites:
+    def groups(self, layers): return [range(layers)]
+    def length(self, sites, steps): return steps
+    def sites(self, seed, step, sites, steps): return {{0: (0,)}}[step]
+"""
+
+
+@pytest.fixture
+def failing(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "failing.py").write_text(FAILING.format(error="LookupError('nothing there')"))
+    yield tmp_path / "failing.py"
+    sys.modules.pop("failing", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "says"),
+    [
+        ({"loss": "failing.at_once"}, 2, "KeyError: 'x'"),
+        ({"loss": "failing.Later"}, 1, r"line 14 of .*failing\.py, in forward \(LookupError: nothing there\)"),
+        ({"network": "failing.net"}, 2, "The network 'failing.net' cannot be made: KeyError: 'x'"),
+        ({"views": "failing.views"}, 2, r"The deformation failing\.views cannot be called \(KeyError: 'x'\)"),
+        (
+            {"rule": "failing.Prepares"},
+            2,
+            r"line 21 of .*failing\.py, in prepare \(ZeroDivisionError: division by zero\)",
+        ),
+        ({"rule": "failing.Phases"}, 1, r"line 25 of .*failing\.py, in phases \(AttributeError: .*linear"),
+        ({"schedule": "failing.Sites"}, 1, r"line 31 of .*failing\.py, in sites \(KeyError: 1\)"),
+    ],
+)
+def test_code_of_ones_own_that_fails_is_one_sentence_with_its_file_and_line(
+    tiny, failing, tmp_path, capsys, changes, code, says
+):
+    (tmp_path / "mine.yaml").write_text(to_yaml(replace(tiny, **changes)))
+    assert main(["train", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "run"), "--quiet"]) == code
+    [said] = capsys.readouterr().err.splitlines()
+    assert re.search(says, said)
+    assert (tmp_path / "run").exists() == (code == 1)
+
+
+def test_margins_and_audits_tell_of_code_that_fails(tiny, failing):
+    with pytest.raises(InputError, match=r"line 21 of .*in prepare"):
+        saccade.margins(replace(tiny, rule="failing.Prepares"))
+    with pytest.raises(InputError, match=r"line 25 of .*in phases"):
+        saccade.audit(replace(tiny, rule="failing.Phases"))
+
+
+def test_what_fails_without_code_of_ones_own_is_ours_and_keeps_its_traceback(tiny, monkeypatch):
+    def fails(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Backpropagation, "phases", fails)
+    with pytest.raises(ZeroDivisionError):
+        saccade.audit(tiny)
+
+
+@pytest.mark.parametrize("body", ["1 / 0", "def f(:", "import sys; sys.exit(0)", "x = '\\0'"])
+def test_a_module_that_cannot_be_imported_is_refused(tiny, tmp_path, monkeypatch, body):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken.py").write_bytes(body.encode())
+    with pytest.raises(InputError, match=r"The loss 'broken\.f' cannot be imported \("):
+        saccade.train(replace(tiny, loss="broken.f"), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

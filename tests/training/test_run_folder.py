@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import saccade
@@ -144,20 +145,20 @@ def test_other_images_on_going_on_are_refused(endless, images, tmp_path):
     child.kill()
     child.join()
     others = saccade.load_images("digits:train[60:120]")
-    with pytest.raises(InputError, match="are not those that the run in .* began with"):
+    with pytest.raises(InputError, match="are not those that .* learned from"):
         saccade.train(endless, out=run, images=others)
 
 
 def test_a_finished_run_is_not_given_for_other_images_or_another_start(tiny, images, tmp_path):
     others = saccade.load_images("digits:train[60:120]")
     first, second = (saccade.train(replace(tiny, seed=s), out=tmp_path / str(s), images=images) for s in (0, 1))
-    with pytest.raises(InputError, match="are not those that the run in .* began with"):
+    with pytest.raises(InputError, match="are not those that .* learned from"):
         saccade.train(tiny, out=first, images=others)
     config = replace(tiny, init_from=str(first))
     run = saccade.train(config, out=tmp_path / "run", images=images)
     for name in ("weights.safetensors", "run.json"):
         (first / name).write_bytes((second / name).read_bytes())
-    with pytest.raises(InputError, match="encoder to start from is not the one that the run in .* began with"):
+    with pytest.raises(InputError, match="is not the one that .* began with"):
         saccade.train(config, out=run, images=images)
 
 
@@ -253,7 +254,8 @@ def add_twenty(run: Path, number: int) -> None:
         folder.add_probes(run, [ROW | {"layer": number, "seed": seed}])
 
 
-ROW = {"layer": 1, "seed": 0, "accuracy": 50.0, "train_size": 1, "test_size": 1, "details": {}, "protocol": "knn"}
+ROW = {"layer": 1, "seed": 0, "accuracy": 50.0, "train_size": 1, "test_size": 1, "details": {}}
+ROW |= {"protocol": "knn", "features": "9"}
 
 
 def test_probes_of_two_processes_are_all_kept(tmp_path):
@@ -358,3 +360,48 @@ def test_a_command_killed_at_each_of_its_writes_leaves_the_file_before_or_the_fi
     assert killed_at_every_moment(argv.split(), tmp_path, check) > 1
     assert contents[-1] is not None and set(contents) == {None, contents[-1]}
     assert not list(path.parent.glob(".*.part"))
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "torn", "altered"])
+def test_a_finished_run_whose_weights_are_not_what_it_wrote_is_not_taken_as_done(tiny, images, tmp_path, damage):
+    run = saccade.train(tiny, out=tmp_path / "run", images=images)
+    weights = run / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes({"empty": b"", "torn": content[:-9], "altered": content}.get(damage, b""))
+    if damage == "gone":
+        weights.unlink()
+    with pytest.raises(InputError, match="weights.safetensors (cannot be read|is not what the run wrote)"):
+        saccade.train(tiny, out=run, images=images)
+
+
+def test_a_probe_made_again_is_kept_once(tiny, tmp_path):
+    run = saccade.train(tiny, out=tmp_path / "run")
+    for _ in range(2):
+        saccade.probe(run, "digits:train[:100]", "digits:test[:50]")
+    [row] = folder.read_probes(run)
+    assert row["details"]["held_out"]  # whose keys are numbers, and texts when they come back
+
+
+def test_probes_say_where_their_images_were(tiny, tmp_path):
+    run = saccade.train(tiny, out=tmp_path / "run")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        digits = saccade.load_images("digits:train[:60]")
+        np.savez(tmp_path / name / "set.npz", images=digits.images.numpy()[:, 0], labels=digits.labels.numpy())
+    saccade.probe(run, tmp_path / "a" / "set.npz", tmp_path / "b" / "set.npz", protocol="knn")
+    [row] = folder.read_probes(run)
+    assert [row["train"], row["test"]] == [str(tmp_path / name / "set.npz") for name in ("a", "b")]
+
+
+@pytest.mark.parametrize("loss", [str(10**400), "1e308", "true"])
+def test_lines_of_numbers_that_cannot_be_drawn_are_passed_over(tmp_path, loss):
+    line = '{"step": 1, "site": 0, "epoch": 1, "loss": %s}\n'
+    (tmp_path / "metrics.jsonl").write_text(line % "2.5" + line % loss)
+    assert [row["loss"] for row in folder.read_metrics(tmp_path)] == [2.5]
+
+
+def test_probes_without_features_are_refused(tmp_path):
+    (tmp_path / "probes.json").write_text(json.dumps({"probes": [{k: v for k, v in ROW.items() if k != "features"}]}))
+    with pytest.raises(InputError, match="is not what a probe writes"):
+        folder.read_probes(tmp_path)

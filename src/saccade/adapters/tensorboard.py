@@ -79,7 +79,9 @@ def scalars(row: dict[str, Any]) -> dict[str, float]:
         tag = f"{name}/site {row['site'] + 1}"
         if name in ("step", "site") or isinstance(value, str):
             continue
-        parts = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else None
+        parts = value.items() if isinstance(value, dict) else None
+        if isinstance(value, list):  # of inverses, which the first layer's input needs none of
+            parts = {f"layer {layer}": number for layer, number in enumerate(value, 2)}.items()
         found |= {tag: value} if parts is None else {f"{tag}/{part}": number for part, number in parts}
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class DataName:
     """One line about a named set, and its splits, of which the first is the default."""
 
-    description: str
+    line: str
     splits: tuple[str, ...] = ("train", "test")
 
 

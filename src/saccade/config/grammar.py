@@ -132,7 +132,23 @@ def imported(path: str, what: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # a module of the user's own may raise anything
+        reason = error if isinstance(error, ImportError | AttributeError | ValueError) else _named(error)
         raise InputError(
-            f"The {what} {path!r} cannot be imported ({error}); it takes the dotted path of something importable."
-        ) from None
+            f"The {what} {path!r} cannot be imported ({reason}); it takes the dotted path of something importable."
+        ) from error
+
+
+def called(maker: Any, call: Call, subject: str) -> Any:
+    """What a class or function makes with a call's options. Raises InputError, which begins with `subject`, where it fails."""
+    try:
+        return maker(*call.args, **call.options)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = error if isinstance(error, TypeError | ValueError) else _named(error)
+        raise InputError(f"{subject} cannot be made: {reason}.") from error
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError
-from .grammar import Call, imported, parse_call
+from .grammar import Call, called, imported, parse_call
 
 
 @dataclass(frozen=True)
@@ -390,13 +390,13 @@ def choose(text: str, table: dict[str, Entry], what: str, own: bool = True) -> t
     """
     call = parse_call(text, what)
     entry = table.get(call.name)
-    if entry is None:
-        if own and "." in call.name and not call.args:
-            return call, None
+    if entry is None and not (own and "." in call.name):
         known = f"{', '.join(table)}, or a dotted path of your own" if own else " or ".join(table)
         raise InputError(f"Unknown {what} {call.name!r}; it takes {known}.")
     if call.args:
         raise InputError(f"The {what} {text!r} has an option without a name; write it as {call.name}(option=value).")
+    if entry is None:
+        return call, None
     for name, value in call.options.items():
         if name not in entry.options:
             accepted = ", ".join(entry.options) or "no options"
@@ -415,10 +415,7 @@ def create(text: str, table: dict[str, Entry], what: str) -> Any:
     Raises InputError where `choose` does, and where it cannot be imported or called.
     """
     call, entry = choose(text, table, what)
-    try:
-        return imported(entry.path if entry else call.name, what)(**call.options)
-    except TypeError as error:
-        raise InputError(f"The {what} {text!r} cannot be made: {error}.") from None
+    return called(imported(entry.path if entry else call.name, what), call, f"The {what} {text!r}")
 
 
 EXPORTS = {

@@ -20,8 +20,9 @@ class TrainConfig:
     """A training run. Every field can be set in a YAML recipe, on the command line and in Python, alike.
 
     Args:
-        data: images to learn from, labels unused: a name such as digits or cifar100:train, an .npz file, a folder of
-            pictures, or shards:/path/*.tar, read in a stream; a slice such as [:45000] picks some.
+        data: images to learn from (their labels are used only by losses that need them): a name such as digits or
+            cifar100:train, an .npz file, a folder of pictures (of several sizes: photos?size=64), or
+            shards:/path/*.tar, read in a stream; a slice such as [:45000] picks some.
         views: how views of a picture are made: a policy (paper, affine-hsv, digits, none) or a list of deformations,
             such as "crop(scale=[0.2, 1]) flip".
         size: side of the views in pixels; null: the images' own.
@@ -103,6 +104,8 @@ def check(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value is not None and not low <= value <= most:
             raise InputError(f"{name} is {shown(value)}; it takes a whole number of at least {low}, at most {most:,}.")
+    if config.head == "":
+        raise InputError("head is empty; it takes a layer such as 'flatten linear64', or null for the network's own.")
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", config.device):
         raise InputError(f"Unknown device {shown(config.device)}; it takes auto, cpu, cuda, or cuda:1 and the like.")
     for name, words in WORDS.items():
@@ -111,21 +114,12 @@ def check(config: TrainConfig) -> None:
     if config.divide == "layers" and config.negatives == "local":
         raise InputError("With divide=layers each process has the whole batch; it takes negatives=gathered.")
     loss, loss_entry = choose(config.loss, LOSSES, "loss")
+    refuse_negatives(config, config.batch, "a batch")
     choose(config.schedule, SCHEDULES, "schedule")
     rule, rule_entry = choose(config.rule, RULES, "rule")
     optimizer, _ = choose(config.optimizer, OPTIMIZERS, "optimizer", own=False)
     loss_facts = loss_entry.facts if loss_entry else frozenset()
     rule_facts = rule_entry.facts if rule_entry else frozenset()
-    # Negatives are other pictures, save among patches, of which each picture has many.
-    negatives = None if "patches" in loss_facts else loss.options.get("negatives")
-    one_less = loss.options.get("reading") == "authors"
-    if one_less and negatives == 1:
-        raise InputError("The loss has negatives=1, which in the authors' reading are none; it takes at least 2.")
-    if isinstance(negatives, int) and negatives >= config.batch + one_less:
-        raise InputError(
-            f"The loss wants {negatives} negatives, and a batch of {config.batch} pictures has {config.batch - 1}; "
-            "it takes fewer negatives or a larger batch."
-        )
     if "needs-head" in rule_facts and "no-head" in loss_facts:
         raise InputError(
             f"The rule {rule.name} sends the head's error to every layer, and the loss {loss.name} has no head; "
@@ -141,6 +135,25 @@ def check(config: TrainConfig) -> None:
         raise InputError(
             f"The rule {rule.name} makes feedback converge by weight decay; it takes an optimizer with one, such as "
             '"adam(weight_decay=1)".'
+        )
+
+
+def refuse_negatives(config: TrainConfig, pictures: int, where: str) -> None:
+    """Raises InputError where the loss wants more negatives than there are other pictures `where` it has `pictures`.
+
+    Among patches, of which each picture has many, and in a loss of the user's own, `negatives` may mean something else.
+    """
+    loss, entry = choose(config.loss, LOSSES, "loss")
+    negatives = loss.options.get("negatives")
+    if entry is None or "patches" in entry.facts or not isinstance(negatives, int):
+        return
+    one_less = loss.options.get("reading") == "authors"
+    if one_less and negatives == 1:
+        raise InputError("The loss has negatives=1, which in the authors' reading are none; it takes at least 2.")
+    if negatives >= pictures + one_less:
+        raise InputError(
+            f"The loss wants {negatives} negatives, and {where} of {pictures} pictures has {pictures - 1}; it takes fewer "
+            "negatives or a larger batch."
         )
 
 
@@ -204,6 +217,10 @@ def read_recipe(path: Path) -> TrainConfig:
         if len(content) > _LONGEST or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(content)):
             raise ValueError(f"it is longer than {_LONGEST:,} bytes, or has aliases")
         values = yaml.safe_load(content)
+        written = yaml.compose(content, yaml.SafeLoader)
+        names = [key.value for key, _ in written.value] if isinstance(written, yaml.MappingNode) else []
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"it has {twice[0]} twice")
     except Exception as error:  # besides its own, the parser raises what a number's or a date's constructor does
         reason = " ".join(str(error).split())[:200]
         raise InputError(

@@ -59,11 +59,12 @@ class Option:
 
 @dataclass(frozen=True)
 class Deformation:
-    """What a deformation does, in a line, its options, and whether it takes values beyond [0, 1]."""
+    """What a deformation does, its options, and whether it takes values beyond [0, 1]."""
 
-    description: str
+    line: str
     options: dict[str, Option]
     beyond: bool = False
+    strengths: tuple[str, ...] = ()  # options of which one must be given: without any it would do nothing
 
 
 _CHANCE = {"p": Option(1.0, 0, 1)}
@@ -87,6 +88,7 @@ DEFORMATIONS: dict[str, Deformation] = {
             "hue": Option(0.0, 0, 0.5),
             **_CHANCE,
         },
+        strengths=("brightness", "contrast", "saturation", "hue"),
     ),
     "grey": Deformation("all channels made the luminance, with probability `p`", {"p": Option(0.2, 0, 1)}, beyond=True),
     "standardize": Deformation(
@@ -112,6 +114,7 @@ DEFORMATIONS: dict[str, Deformation] = {
             **_CHANCE,
             **_PADDING,
         },
+        strengths=("rotation", "log_scale", "shift"),
     ),
 }
 
@@ -123,7 +126,7 @@ class NamedPolicy:
     The function's signature names the options and holds their defaults.
     """
 
-    description: str
+    line: str
     write: Callable[..., str]
 
     @property
@@ -228,8 +231,10 @@ def _written(call: Call) -> str:
 
 
 def _checked(call: Call) -> Call:
-    options = DEFORMATIONS[call.name].options
+    options, strengths = DEFORMATIONS[call.name].options, DEFORMATIONS[call.name].strengths
     _check_names(call, options)
+    if strengths and not call.options.keys() & {*strengths}:
+        raise InputError(f"The views' {call} does nothing; it takes one or more of {', '.join(strengths)}.")
     filled = {name: call.options.get(name, option.default) for name, option in options.items()}
     for name, value in filled.items():
         if not options[name].accepts(value):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..config.data_names import DATA
-from ..errors import InputError
+from ..errors import InputError, NotHere
 from .npz import checked_labels, read_npz
 
 Raw = tuple[np.ndarray, np.ndarray | None, list[str] | None, str]  # pictures, labels, class names, source
@@ -32,7 +32,7 @@ def read_named(name: str, split: str, root: Path, download: bool, limit: int) ->
     if not found and npz.is_file():
         return *read_npz(npz, limit), CIFAR10_CLASSES if name == "cifar10" else None, str(npz)
     if not found and not download:
-        raise InputError(
+        raise NotHere(
             f"{name} is not in the folder {root} (neither {_FOLDERS[name]} nor {npz.name}); "
             "add --download to fetch it, or set SACCADE_DATA to the folder that has it."
         )

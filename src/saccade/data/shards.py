@@ -21,7 +21,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from functools import lru_cache
-from glob import glob
+from glob import escape, glob
 from importlib import import_module
 from io import BytesIO
 from itertools import islice, pairwise
@@ -259,13 +259,19 @@ def open_shards(text: str) -> Shards:
             if where.endswith(_TARS):
                 urls = [url for one in _package("braceexpand").braceexpand(where) for url in _matching(one)]
             else:
-                urls = list(known) or [url for kind in _TARS for url in _matching(f"{folder}/*{kind}")]
+                urls = list(known) or _inside(folder)
     if not urls:
         raise InputError(
             f"There are no shards {where!r}; it takes a folder of tar files, or a pattern such as /set/*.tar, with ?size=N, "
             "?buffer=N and ?files=N after it or not."
         )
     return Shards([_checked(known.get(url, Shard(url, -1))) for url in urls], **options)
+
+
+def _inside(folder: str) -> list[str]:
+    """A folder's tar files; brackets in its name are no pattern."""
+    place = folder if "://" in folder else escape(folder)
+    return [url for kind in _TARS for url in _matching(f"{place}/*{kind}")]
 
 
 def _matching(pattern: str) -> list[str]:
@@ -393,7 +399,7 @@ def write_index(folder: Path) -> Path:
     Raises InputError where there are no shards, or one is empty or damaged.
     """
     listed = []
-    for url in [url for kind in _TARS for url in _matching(f"{folder}/*{kind}")]:
+    for url in _inside(str(folder)):
         _, count, size, _ = _checked(Shard(url, -1))
         with open(url, "rb") as stream:
             md5 = hashlib.file_digest(stream, "md5").hexdigest()

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from .. import draws
 from ..data import ImageSet
+from ..data.memory import free_memory
+from ..data.npz import read_npz
 from ..errors import InputError
 from ..files import write_whole
 from .probe import deformation
@@ -109,8 +111,8 @@ def kept(images: ImageSet, what: str, make: Callable[[], ImageSet], folder: Path
     text = f"{images.fingerprint()} {what}, version {_VERSION}"
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
     if path.exists():
-        with np.load(path, allow_pickle=False) as found:
-            return _like(images, torch.from_numpy(found["images"]), f"{images.name} as {what}")
+        pictures, _ = read_npz(path, free_memory() // 2)
+        return _like(images, torch.from_numpy(np.array(pictures)), f"{images.name} as {what}")
     made = make()
     folder.mkdir(parents=True, exist_ok=True)
     stream = io.BytesIO()

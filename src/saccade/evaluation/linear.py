@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import draws
-from ..errors import InputError
+from ..errors import InputError, RunError
 
 STRENGTHS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5)  # the middle one comes first
 _ROWS = 500  # rows at a time: a block of 500 x 4,096 features stays in the cache between its two matrix products
@@ -52,6 +52,7 @@ def fit_adam(
 
     Raises:
         InputError: for labels outside the classes, or an unknown precision.
+        RunError: where the weights are no longer finite.
     """
     again, x = (x, x(0)) if callable(x) else (None, x)
     _check(x, y, classes)
@@ -81,6 +82,10 @@ def fit_adam(
             adam.step()
         if progress:
             progress(epoch + 1, epochs)
+    if not all(bool(p.isfinite().all()) for p in probe.parameters()):
+        raise RunError(
+            f"The probe's weights are not finite after {epochs} epochs at rate {rate:g}. A lower rate may help."
+        )
     return probe.requires_grad_(False)
 
 

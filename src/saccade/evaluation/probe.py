@@ -1,6 +1,5 @@
 """Probe any layer of an encoder: features once, a simple classifier on each layer's, one result a layer."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -14,7 +13,7 @@ from .. import draws, networks, views
 from ..config.run import TrainConfig
 from ..config.view_names import steady
 from ..data import ImageSet
-from ..errors import InputError
+from ..errors import InputError, whole
 from .features import features, pooled_grid
 from .knn import knn_accuracy
 from .linear import accuracy, fit_adam, fit_exact
@@ -72,15 +71,15 @@ def probe(
 
     Raises:
         InputError: for sets without labels, test labels that the training set does not have, an unknown protocol,
-            layer or precision, epochs or a batch below 1, a rate that is not above 0 and finite.
+            layer or precision, epochs or a batch below 1, a rate that is not above 0 and at most 1e6.
+        RunError: where the protocol paper's weights are no longer finite.
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol: got {protocol!r}, expected one of {', '.join(PROTOCOLS)}.")
     for name, value in (("epochs", epochs), ("batch", batch)):
-        if not isinstance(value, Integral) or value < 1:
-            raise InputError(f"{name}: got {value!r}, expected a whole number of at least 1.")
-    if not 0 < rate < math.inf:
-        raise InputError(f"rate: got {rate!r}, expected a finite number above 0.")
+        whole(name, value, 1, 2**31)
+    if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 < rate <= 1e6:
+        raise InputError(f"rate is {rate!r}; it takes a number above 0 and at most 1e+06.")
     modules, pool_to = list(encoder), POOL_TO if protocol == "exact" else None
     wanted = list(dict.fromkeys(layers)) if isinstance(layers, Iterable) else []
     if not wanted or not all(isinstance(layer, Integral) and 0 <= layer <= len(modules) for layer in wanted):

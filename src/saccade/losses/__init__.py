@@ -3,13 +3,14 @@
 Any callable `loss(z_a, z_b)` is one; a module may declare what it needs.
 """
 
+import copy
 import inspect
 from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
 
-from ..config.grammar import imported
+from ..config.grammar import called, imported
 from ..config.names import LOSSES, choose
 from ..errors import InputError
 
@@ -64,19 +65,18 @@ class _Called(nn.Module):
 def make(text: str) -> nn.Module:
     """The loss that `text` names: `hinge(negatives=5)`, or `lightly.loss.BarlowTwinsLoss(lambda_param=0.01)`.
 
-    Options of a function are handed to it at each call.
+    Options of a function are handed to it at each call. A module at the path stays as it is there: what is given is a copy.
 
     Raises InputError for an unknown name or option.
     """
     call, entry = choose(text, LOSSES, "loss")
     found = imported(entry.path if entry else call.name, "loss")
     if inspect.isclass(found):
-        try:
-            found = found(**call.options)
-        except InputError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise InputError(f"The loss {text!r} cannot be made: {error}.") from None
+        found = called(found, call, f"The loss {text!r}")
+    elif isinstance(found, nn.Module):
+        if call.options:
+            raise InputError(f"The loss {text!r} is made already and takes no options.")
+        found = copy.deepcopy(found)
     if isinstance(found, nn.Module):
         return found
     if not callable(found):

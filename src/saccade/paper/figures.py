@@ -14,7 +14,7 @@ from ..config.run import TrainConfig
 from ..data import ImageSet
 from ..errors import InputError
 from ..evaluation.corruptions import deformed
-from ..files import write_whole
+from ..files import make_folder, write_whole
 from ..report.figures import picture
 from ..report.page import Block, Picture, Section, Svg, write_page
 from ..report.schematic import schematic
@@ -145,7 +145,7 @@ def draw(figure: PaperFigure, scale: Scale, folder: Path, load: Load) -> Path:
     `load` gives the pictures of a name. Raises InputError where the pictures cannot be had.
     """
     made = figure.make(scale, load)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name, block in made.items():
         if isinstance(block, Svg):
             write_whole(folder / f"{name}.svg", block.svg.encode())

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ..files import write_whole
+from ..files import make_folder, write_whole
 from ..report import figures
 from ..report.page import Block, Code, Facts, Section, Svg, Text, write_page
 from ..report.paired import Paired, differences, holm
@@ -177,12 +177,14 @@ def comparisons(table: PaperTable, scale: Scale, have: Found, *, links: Links | 
                 p_values = ("" if p is None else p for p in (test.p, corrected, test.exact))  # one seed gives none
                 row += [test.n, _linked(test, cells[one], links), *against, *p_values]
             rows.append(row)
-        least = min(2 / 2**test.n for test in tests if test)
         notes = [
             f"A fixed list of {len(pairs)} comparisons, paired by seed. p: Student's t on the differences, which it takes to "
-            f"be normal; Holm's correction is for all {len(pairs)} of this family, run or not. Sign flips take nothing for "
-            f"granted, and with so few seeds cannot give less than {least:g}."
+            f"be normal; Holm's correction is for all {len(pairs)} of this family, run or not."
         ]
+        if exact := [2 / 2**test.n for test in tests if test and test.exact is not None]:
+            notes[0] += (
+                f" Sign flips take nothing for granted, and with so few seeds cannot give less than {min(exact):g}."
+            )
         if same:
             notes[0] += (
                 " Direction: decided where p after Holm's correction is at most 0.05; as published where the published "
@@ -407,7 +409,7 @@ def _training(run: dict[str, Any]) -> dict[str, Any]:
 
 def write(table: PaperTable, scale: Scale, have: Found, folder: Path) -> Path:
     """Render a table into `folder`: its Markdown, CSV, LaTeX, its figures as SVG, and one HTML page, whose path is returned."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     pictures = drawn(table, scale, have)
 
     def tables(page: str) -> dict[str, Table]:

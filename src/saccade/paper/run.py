@@ -1,19 +1,21 @@
 """Run the cells of a table at a scale, each once: a finished one is a small JSON file, an interrupted one continues."""
 
 import json
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from .. import engines
 from ..config.grammar import parse_calls
-from ..config.run import check
+from ..config.names import LOSSES, RULES, choose
+from ..config.run import TrainConfig, check
 from ..data import ImageSet, load
 from ..errors import InputError, RunError
 from ..evaluation.probe import class_count
-from ..files import write_whole
+from ..files import make_folder, write_whole
 from ..losses import make as make_loss
 from ..parallel import Report
 from ..training.folder import differences, read_json, surroundings, write_json
@@ -124,10 +126,18 @@ def refuse_idle(table: PaperTable, scale: str, changes: dict[str, Any]) -> None:
         after = scaled(table.scales, scale, **{option: value})
         if after == before or option in MEASURES[table.measure].reads:
             continue
-        trained = [[config_of(cell, one, 0, MANY) for cell in table.cells if cell.trained] for one in (before, after)]
+        trained = [
+            [_filled(config_of(cell, one, 0, MANY)) for cell in table.cells if cell.trained] for one in (before, after)
+        ]
         if trained[0] == trained[1]:
             what = f"the reading {value}" if option == "readings" else option
             raise InputError(f"No number of {table.name} hangs on {what}; leave it out.")
+
+
+def _filled(config: TrainConfig) -> TrainConfig:
+    """The configuration with the options of its loss and its rule all written out."""
+    loss, rule = choose(config.loss, LOSSES, "loss")[0], choose(config.rule, RULES, "rule")[0]
+    return replace(config, loss=str(loss), rule=str(rule))
 
 
 def chosen(table: PaperTable, cells: list[str] | None) -> list[Cell]:
@@ -159,12 +169,26 @@ def result_path(out: Path, table: PaperTable, scale: Scale, cell: Cell, seed: in
     return out / table.name / scale.name / f"{cell.name}-seed{seed}.json"
 
 
+_TAKES = "what a cell writes; remove it to run the cell anew"
+
+
+def _are_scores(values: Any) -> bool:
+    """Finite numbers by name, or by name and name."""
+    if not isinstance(values, dict) or not values:
+        return False
+    numbers = [one for value in values.values() for one in (value.values() if isinstance(value, dict) else [value])]
+    return all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in numbers)
+
+
 def checked(path: Path, cell: Cell, scale: Scale) -> dict[str, Any]:
     """A cell's result. Raises InputError where it is none, or was made when the cell or the scale of that name was another."""
-    found = read_json(path)
-    made, scores = found.get("scale"), found.get("scores")
-    if not (isinstance(made, dict) and type(found.get("seed")) is int) or not (
-        isinstance(scores, dict) or isinstance(found.get("accuracy"), int | float)
+    found = read_json(path, _TAKES)
+    made, scores, accuracy = (found.get(name) for name in ("scale", "scores", "accuracy"))
+    if not (
+        isinstance(made, dict)
+        and type(found.get("seed")) is int
+        and _are_scores({"accuracy": accuracy} if scores is None else scores)
+        and (accuracy is None or (_are_scores({"accuracy": accuracy}) and 0 <= accuracy <= 100))
     ):
         raise InputError(f"{path} is not what a cell writes; remove it to run the cell anew.")
     if path.stem != f"{found.get('cell')}-seed{found['seed']}":
@@ -189,7 +213,7 @@ def _as_named(table: PaperTable, name: str, made: dict[str, Any]) -> Scale:
 
 
 def _made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     return path.resolve()  # which other machines may see too
 
 
@@ -204,7 +228,7 @@ def merge(source: Path, out: Path) -> int:
         raise InputError(f"{source} holds no results; merge takes a folder of them, such as results.")
     differ, new = [], []
     for theirs in results:
-        found = read_json(theirs)
+        found = read_json(theirs, _TAKES)
         if not {"table", "cell", "scale", "seed"} <= found.keys() or not isinstance(found["scale"], dict):
             raise InputError(f"{theirs} is no result of a cell; merge takes a folder of results.")
         table = TABLES[theirs.parent.parent.name]
@@ -213,7 +237,7 @@ def merge(source: Path, out: Path) -> int:
         ours = out / theirs.relative_to(source)
         if not ours.exists():
             new.append((theirs, ours))
-        elif any(found.get(name) != read_json(ours).get(name) for name in ("accuracy", "scores")):
+        elif any(found.get(name) != read_json(ours, _TAKES).get(name) for name in ("accuracy", "scores")):
             differ.append(str(ours.relative_to(out)))
     if differ:
         raise InputError(

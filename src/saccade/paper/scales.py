@@ -72,7 +72,8 @@ class Scale:
         if measure != "separation":
             seen = "" if self.probe_views == "none" else f" seen by {self.probe_views}"
             said += f", probe of {self.probe_epochs} epochs, rate {self.probe_rate:g}, batch {self.probe_batch}, fitted on {train}{seen}"
-        return f"{said}, scored on {test}{plain}{deformed}"
+        few = f"the first {self.shown:,} of " if measure == "separation" else ""
+        return f"{said}, scored on {few}{test}{plain}{deformed}"
 
 
 CIFAR = {
@@ -291,7 +292,11 @@ def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
         _refuse_unfit(option, value)
     if given.get("batch", 2) < 2:
         raise InputError("batch is 1; it takes at least 2, since a picture's negatives are the others of its batch.")
+    named: list[str] = []
     for call in parse_calls(given["readings"], "readings") if "readings" in given else ():
+        named += [call.name]
+        if named.count(call.name) > 1:
+            raise InputError(f"readings has {call.name} twice; it takes all options of one in one pair of brackets.")
         if call.name not in {*LOSSES, *RULES} - {"hinge"} or call.args or not call.options:
             raise InputError(
                 f"readings has {call}; it takes a loss or a rule with options by name, such as dtp(order=targets); the "
@@ -319,7 +324,7 @@ def scaled(scales: dict[str, Scale], name: str, **changes: Any) -> Scale:
 
 
 def _refuse_unfit(option: str, value: Any) -> None:
-    kinds = {f.name: str(f.type) for f in fields(Scale) if f.name not in ("name", "sets", "margins", "runs")}
+    kinds = {f.name: str(f.type) for f in fields(Scale) if f.name not in ("name", "sets", "sizes", "margins", "runs")}
     kinds |= dict.fromkeys(_SETS, "str") | dict.fromkeys((*_MARGINS, "strength"), "float")
     if option not in kinds:
         raise InputError(f"A scale has no {option!r}; it takes {', '.join(kinds)}.")

@@ -70,9 +70,13 @@ def _order(op: Op) -> Any:
 
 
 def _axes(op: Op) -> list[int]:
-    """The axes that a mean is taken over; all, the first among them, where none is named."""
+    """The axes that a mean is taken over, counted from the first; all, the first among them, where none is named."""
     axes = op.arguments[1] if len(op.arguments) > 1 else None
-    return list(axes) if isinstance(axes, list | tuple) and axes else [0]
+    if not (isinstance(axes, list | tuple) and axes):
+        return [0]
+    kept = True in op.arguments[2:]  # its keepdim
+    rank = len(op.shape) + (0 if kept else len(axes))
+    return [axis % rank for axis in axes]
 
 
 def _added(op: Op, fed: Callable[[int], bool]) -> bool:

@@ -192,7 +192,7 @@ def plausibility_against_performance(audited: Sequence[Audited]) -> str:
         rows[-1].set_xticks(range(5))
         rows[-1].set_xlabel("conditions violated, of four (the optimizer apart)")
         figure.supylabel("test accuracy (%)", fontsize=11)
-        figures.legend_below(figure, rows[0])
+        figures.legend_above(figure, rows[0])
         return figures.as_svg(figure)
 
 

@@ -81,7 +81,7 @@ def _columns(names: Collection[str]) -> int:
     return max(1, min(len(names), 52 // (max(map(len, names), default=0) + 6)))
 
 
-def legend_below(figure: Figure, axes: Axes) -> None:
+def legend_above(figure: Figure, axes: Axes) -> None:
     """The axes' legend, above them, where it hides no data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
@@ -175,7 +175,7 @@ def pair_histograms(panels: Mapping[str, tuple[ArrayLike, ArrayLike]], m1: float
             axes.set_title(plain(title), loc="left", fontsize=11, fontweight="bold")
             axes.set_ylabel("% of pairs")
         every[-1].set_xlabel("L1 distance between two embeddings")
-        legend_below(figure, every[0])
+        legend_above(figure, every[0])
         return as_svg(figure)
 
 
@@ -237,7 +237,7 @@ def bars(groups: Mapping[str, Mapping[str, Number | None]], xlabel: str) -> str:
         axes.set_ylim(len(groups) - 0.45, -0.55)  # downwards, with room for a row where all is missing
         axes.margins(x=0.12)
         axes.set_xlabel(plain(xlabel))
-        legend_below(figure, axes)
+        legend_above(figure, axes)
         return as_svg(figure)
 
 

@@ -25,19 +25,18 @@ class Spread:
     mean: float
     std: float | None
     n: int
-    unit: str = ""
 
 
-def spread(values: Iterable[float], unit: str = "") -> Spread:
+def spread(values: Iterable[float]) -> Spread:
     """Mean and sample standard deviation of one value a seed. Raises InputError where there is no value.
 
     >>> spread([1.0, 2.0, 3.0])
-    Spread(mean=2.0, std=1.0, n=3, unit='')
+    Spread(mean=2.0, std=1.0, n=3)
     """
     values = [float(value) for value in values]
     if not values:
         raise InputError("A mean over seeds was asked of no values; it takes at least one.")
-    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values), unit)
+    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,9 @@ class Table:
     def shown(self, cell: Cell) -> str:
         """A cell as a reader sees it.
 
-        >>> table = Table(["a"], [[Spread(58.06, 0.31, 3, "%")]], "A table")
+        >>> table = Table(["a"], [[Spread(58.06, 0.31, 3)]], "A table")
         >>> table.shown(table.rows[0][0]), table.shown(0.00123), table.shown(None)
-        ('58.1 ± 0.3 %', '0.0012', '—')
+        ('58.1 ± 0.3', '0.0012', '—')
         """
         if isinstance(cell, Link):
             return self.shown(cell.cell)
@@ -97,7 +96,6 @@ class Table:
         text = f"{cell.mean:.{decimals}f}"
         if cell.std is not None:
             text += f" ± {cell.std:.{decimals}f}"
-        text += f" {plain(cell.unit)}" if cell.unit else ""
         return text if len(self._seeds()) < 2 else f"{text} (n={cell.n})"
 
     def legend(self) -> list[str]:
@@ -184,7 +182,7 @@ def _url(href: str) -> str:
 
 def to_csv(table: Table) -> str:
     """Header and rows with full precision. A column that holds spreads becomes its mean, std and n, one of differences
-    its mean, the ends of its interval, and n; one more column holds its units, and one its links, where it has any.
+    its mean, the ends of its interval, and n; one more column holds its links, where it has any.
     Missing values are empty. A name that several columns have is led by that of the column that they follow."""
     columns: list[list[str]] = []
     leading = ""
@@ -206,8 +204,6 @@ def to_csv(table: Table) -> str:
         if spreads:
             columns.append([f"{name} std", *(_exact(c.std) if isinstance(c, Spread) else "" for c in cells)])
             columns.append([f"{name} n", *(str(c.n) if isinstance(c, Spread) else "" for c in cells)])
-        if any(c.unit for c in spreads):
-            columns.append([f"{name} unit", *(plain(c.unit) if isinstance(c, Spread) else "" for c in cells)])
         if any(isinstance(cell, Link) for cell in whole):
             columns.append([f"{name} link", *(plain(c.href) if isinstance(c, Link) else "" for c in whole)])
     stream = io.StringIO()
@@ -274,11 +270,11 @@ def _latex(text: str) -> str:
 
 
 def as_data(table: Table) -> dict[str, Any]:
-    """The table for JSON, its numbers with all their digits: a spread is its mean, std, n and unit, a difference its n,
+    """The table for JSON, its numbers with all their digits: a spread is its mean, std and n, a difference its n,
     mean, interval and p-values, a link what it shows.
 
     >>> as_data(Table(["rule", "%"], [["bp", Spread(58.0625, None, 1)]], "Two"))["rows"]
-    [['bp', {'mean': 58.0625, 'std': None, 'n': 1, 'unit': ''}]]
+    [['bp', {'mean': 58.0625, 'std': None, 'n': 1}]]
     """
     inner = [[_inner(cell) for cell in row] for row in table.rows]
     rows = [[asdict(cell) if isinstance(cell, Spread | Paired) else cell for cell in row] for row in inner]

@@ -1,13 +1,13 @@
 """Rules: how an error reaches a weight. `convert` gives one to any `torch.nn.Module`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from .. import draws
 from ..config.names import RULES, create
-from ..errors import InputError
+from ..errors import InputError, whole
 from ..networks import layers_of
 from .dtp import DifferenceTargetPropagation
 from .feedback import RandomFeedback, maps_of, plain
@@ -24,8 +24,11 @@ def make(text: str) -> Any:
     """
     rule = create(text, RULES, "rule")
     for name in ("rates", "prepare", "groups", "phases"):
-        if not hasattr(rule, name):
-            raise InputError(f"The rule {text!r} has no {name}; it takes rates, prepare, groups and phases.")
+        has = getattr(rule, name, None)
+        if not (isinstance(has, Mapping) if name == "rates" else callable(has)):
+            raise InputError(
+                f"The rule {text!r} has no {name}; it takes rates, a dict, and the methods prepare, groups and phases."
+            )
     return rule
 
 
@@ -87,7 +90,10 @@ def convert(
         raise InputError(
             f"convert was given example {example!r}; it takes the shape of one input, such as (3, 32, 32)."
         )
+    whole("seed", seed, 0)
     made = make(rule) if isinstance(rule, str) else rule
+    if loss is not None and not isinstance(made, DifferenceTargetPropagation):
+        raise InputError("convert was given a loss, which goes with the rule dtp; your own loop has the others'.")
     key = draws.key(seed, "feedback", 0)
     if isinstance(made, DifferenceTargetPropagation):
         return _with_targets(module, made, seed, example, loss)
@@ -110,8 +116,10 @@ def _with_targets(
     *layers, head = layers_of(module)
     if not layers:
         raise InputError("convert to dtp takes a chain of two layers or more, the last of which is the head.")
-    if example is None or loss is None:
-        raise InputError("convert to dtp needs example, the shape of one input such as (3, 32, 32), and loss.")
+    if example is None or not callable(loss):
+        raise InputError(
+            "convert to dtp needs example, the shape of one input such as (3, 32, 32), and loss, called as loss(z_a, z_b)."
+        )
     plain(module)
     site = Site(0, nn.Sequential(*layers), head, loss)
     rule.prepare(site, example, seed)

@@ -6,6 +6,7 @@ every `diagnostics` steps.
 
 import copy
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ def backpropagated(site: Site, batch: Batch) -> dict[str, Tensor]:
     """The gradients that backpropagation would give the site's weights at this batch, by the weights' names."""
     twin = plain(copy.deepcopy(site))
     twin.zero_grad(set_to_none=True)
-    again = Batch(batch.inputs.detach(), batch.labels, batch.grid, batch.seed, batch.step, batch.ranks)
+    again = replace(batch)
     with _draws_kept(site):
         for _ in Backpropagation().phases(twin, again):
             batch.ranks.send(twin.named_parameters())()

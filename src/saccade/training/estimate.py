@@ -16,14 +16,15 @@ def dry_run(config: TrainConfig) -> dict[str, str]:
     device = pick_device(config.device)
     images = load(config.data, root=config.data_root, download=config.download, device=device)
     model = build(config, images)
-    turns = [model.total_steps * k // (4 * len(model.sites)) for k in range(4 * len(model.sites))]  # of every site
+    timed = 4 * len(model.sites)
+    steps = [model.total_steps * k // timed for k in range(timed)]  # spread over the run
     train_step(model, images, 0)
     started = time.perf_counter()
-    for step in turns:
+    for step in steps:
         train_step(model, images, step)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    seconds = (time.perf_counter() - started) / len(turns)
+    seconds = (time.perf_counter() - started) / timed
     peak = (
         torch.cuda.max_memory_allocated(device)
         if device.type == "cuda"
@@ -38,5 +39,5 @@ def dry_run(config: TrainConfig) -> dict[str, str]:
         "precision": f"{model.precision} on {device}",
         "steps": f"{model.total_steps:,} of {config.batch} pictures",
         "memory": f"{peak / 2**20:,.0f} MiB at the peak of this dry run",
-        "time": f"{model.total_steps * seconds / 60:,.1f} minutes, from {len(turns)} steps of {seconds:.3f} s",
+        "time": f"{model.total_steps * seconds / 60:,.1f} minutes, from {timed} steps of {seconds:.3f} s",
     }

@@ -3,14 +3,16 @@
 config.yaml            the full configuration
 run.json               command, versions, hardware, source tree, data, sizes, and how the run ended
 metrics.jsonl          one line a measurement: step, site, loss, ...
-checkpoint-*           the last two, while the run is under way
+checkpoint-*           the last two, while the run is under way, and any that was found damaged
 weights.safetensors    encoder and heads, when it has ended
+probes.json            its probes, one row a layer
 page.html              the same as one page
 """
 
 import datetime
 import fcntl
 import json
+import math
 import os
 import platform
 import shlex
@@ -97,7 +99,10 @@ def timed(facts: dict[str, Any]) -> str:
 def refuse_other_images(run: Path | str, facts: dict[str, Any], images: ImageSet) -> None:
     """Raises InputError where the images are not those that a run learned from."""
     if images.fingerprint() != facts["data"].get("sha256"):
-        raise InputError(f"The images {images.name} are not those that {run} learned from; their hashes differ.")
+        raise InputError(
+            f"The images {images.name} are not those that {run} learned from (their hashes differ); it takes the same images "
+            "or a new run."
+        )
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> str:
@@ -132,8 +137,12 @@ def write_config(folder: Path, config: TrainConfig) -> None:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    plain = json.dumps(values, indent=2, default=lambda number: number.item())  # of numpy's numbers
-    write_whole(path, f"{plain}\n".encode())
+    write_whole(path, f"{json.dumps(values, indent=2, default=_plain)}\n".encode())
+
+
+def _plain(number: Any) -> Any:
+    """Python's own in place of a number of numpy's."""
+    return number.item()
 
 
 def read_json(path: Path, takes: str = "the folder of a run") -> dict[str, Any]:
@@ -170,7 +179,7 @@ def read_probes(folder: Path) -> list[dict[str, Any]]:
         isinstance(row, dict)
         and all(isinstance(row.get(name), int | float) for name in numbers)
         and isinstance(row.get("details"), dict)
-        and isinstance(row.get("protocol"), str)
+        and all(isinstance(row.get(name), str) for name in ("protocol", "features"))
         for row in rows
     ):
         raise InputError(f"{folder / 'probes.json'} is not what a probe writes; remove it to probe anew.")
@@ -187,6 +196,7 @@ def add_probes(folder: Path, rows: list[dict[str, Any]]) -> None:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         kept = read_probes(folder) if path.exists() else []
+        rows = json.loads(json.dumps(rows, default=_plain))  # as they come back: the keys of a dict are then texts
         write_json(path, {"probes": [*kept, *(row for row in rows if row not in kept)]})
 
 
@@ -311,8 +321,8 @@ def losses(metrics: list[dict[str, Any]]) -> dict[int, list[tuple[float, float]]
 def _is_row(row: Any) -> bool:
     """A step and a site; else numbers, words, and numbers by name or in order."""
 
-    def number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+    def number(value: Any) -> bool:  # that can be drawn
+        return isinstance(value, int | float) and not isinstance(value, bool) and not 1e100 < abs(value) < math.inf
 
     if not isinstance(row, dict) or not all(type(row.get(name)) is int and row[name] >= 0 for name in ("step", "site")):
         return False

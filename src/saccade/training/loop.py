@@ -18,7 +18,7 @@ from .. import measures
 from ..config.run import TrainConfig
 from ..data import ImageSet, load
 from ..data.memory import pick_device
-from ..errors import InputError, Lost, RunError, Stopped
+from ..errors import Lost, RunError, Stopped
 from ..files import write_whole
 from ..ranks import ALONE, Ranks, joined
 from ..rules import Batch
@@ -30,14 +30,15 @@ from .folder import (
     differences,
     read_facts,
     read_metrics,
+    refuse_other_images,
     settled,
     surroundings,
     write_config,
     write_json,
 )
 from .model import Model, build, settle, train_step
-from .own_code import own_code, refuse_other_code
-from .weights import WEIGHTS, fingerprint
+from .own_code import failures_told, own_code, refuse_other_code
+from .weights import WEIGHTS, fingerprint, read_weights, refuse_other_start
 
 CONDITIONS = ("versions", "hardware", "source", "device", "precision", "processes")  # on which a run's bits hang
 LOG_EVERY = 50  # steps, or an epoch where that is shorter
@@ -66,7 +67,8 @@ def run(config: TrainConfig, out: Path, *, images: ImageSet | None = None, progr
                 return out
             step = checkpoint.share(model, facts["resumed_at"])
             started = time.perf_counter()
-            _train(model, images, step, model.total_steps, out, progress)
+            with failures_told(config, RunError):
+                _train(model, images, step, model.total_steps, out, progress)
             checkpoint.agree(model)
             seconds = time.perf_counter() - started
             ranks.tell(lambda: _end(model, step, out, facts, seconds))
@@ -108,10 +110,13 @@ def _begin(model: Model, images: ImageSet, out: Path) -> dict[str, Any]:
         facts["own_code"] = code
     if model.config.init_from:
         facts["initial_weights"] = fingerprint(Path(model.config.init_from))
-    _refuse_other_sources(before, facts, out)
+    if before:  # a run goes on, or is taken as done, with the images, and from the encoder, that it began with
+        refuse_other_images(out, before, images)
+        refuse_other_start(out, model.config, before)
     if before.get("finished") or checkpoint.found(out):  # a part that failed at the first step may be mended
         refuse_other_code(out, before, model.config)
     if before.get("finished"):
+        read_weights(out, "encoder.")  # refused where they are no longer what the run wrote
         checkpoint.remove(out)  # it may have died just before it did so itself
         return before
     write_config(out, model.config)
@@ -147,7 +152,8 @@ def replay(
         model, images = _prepared(config, images, ALONE)
         steps = min(steps, model.total_steps)
         report: Progress | None = (lambda step, _, loss: progress(step, steps, loss)) if progress else None
-        _train(model, images, 0, steps, out, report)
+        with failures_told(config, RunError):
+            _train(model, images, 0, steps, out, report)
     return read_metrics(out)
 
 
@@ -169,21 +175,6 @@ def _prepared(config: TrainConfig, images: ImageSet | None, ranks: Ranks) -> tup
         images = load(config.data, root=config.data_root, download=config.download, device=pick_device(config.device))
     model = build(config, images, ranks)
     return model, images.to(model.device)
-
-
-def _refuse_other_sources(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    """A run goes on, or is taken as done, with the images, and from the encoder, that it began with."""
-    began, have = (facts.get("data", {}).get("sha256") for facts in (before, now))
-    if began and began != have:
-        raise InputError(
-            f"The images {now['data']['name']} are not those that the run in {out} began with (their hashes differ); "
-            "it takes the same images or a new folder."
-        )
-    if before and before.get("initial_weights") != now.get("initial_weights"):
-        raise InputError(
-            f"The encoder to start from is not the one that the run in {out} began with (their hashes differ); it takes "
-            "the same or a new folder."
-        )
 
 
 def _say_what_changed(before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -15,10 +15,10 @@ from .. import draws, networks, views
 from ..allocator import keep_freed_memory
 from ..config.grammar import Call
 from ..config.names import LOSSES, OPTIMIZERS, RULES, SCHEDULES, choose, create
-from ..config.run import TrainConfig, check, head_of
+from ..config.run import TrainConfig, check, head_of, refuse_negatives
 from ..data import ImageSet
 from ..data.memory import free_memory, pick_device
-from ..errors import InputError
+from ..errors import InputError, whole
 from ..losses import make as make_loss
 from ..losses import needs
 from ..losses.common import check_grid
@@ -27,6 +27,7 @@ from ..rules import make as make_rule
 from ..rules.feedback import maps_of
 from ..rules.site import Batch, Site
 from .diagnostics import backpropagated, measure, snapshot
+from .own_code import failures_told
 from .stages import stages
 from .weights import begin
 
@@ -80,10 +81,10 @@ class Model:
         """The sites that learn at a step. Raises InputError where a schedule of the user's own names none, or others."""
         turns = self.schedule.sites(self.config.seed, step, len(self.sites), self.steps_per_site)
         sites = range(len(self.sites))
-        if not isinstance(turns, Sequence) or not turns or any(site not in sites for site in turns):
+        if not isinstance(turns, Sequence) or not turns or len({*turns} & {*sites}) < len(turns):
             raise InputError(
-                f"The schedule {self.config.schedule} has {turns!r} learn at step {step}; it takes a tuple of one site or "
-                f"more, from 0 to {len(sites) - 1}."
+                f"The schedule {self.config.schedule} has {turns!r} learn at step {step}; it takes one site or more, "
+                f"each once, from 0 to {len(sites) - 1}."
             )
         return tuple(turns)
 
@@ -98,6 +99,11 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
     Raises InputError for whatever does not exist or does not fit, before anything is trained or written.
     """
     check(config)
+    with failures_told(config, InputError):
+        return _built(config, images, ranks)
+
+
+def _built(config: TrainConfig, images: ImageSet, ranks: Ranks) -> Model:
     device = pick_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -132,7 +138,9 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
                 f"Site {site.index + 1} has no weights to train under the schedule {config.schedule}: network "
                 f"{config.network!r}, head {head_of(config)!r}; it takes a map, such as conv32, in each."
             )
-        site.to(device, dtype).to(memory_format=torch.channels_last)
+        site.to(device, dtype)
+        if all(p.ndim < 5 for p in site.parameters()):  # torch lays out three-dimensional convolutions otherwise
+            site.to(memory_format=torch.channels_last)
         rule.prepare(site, features, config.seed)
         site.train()
     optimizers = {
@@ -152,10 +160,7 @@ def build(config: TrainConfig, images: ImageSet, ranks: Ranks = ALONE) -> Model:
         stage = stages(sites, below, ranks.count)[ranks.rank]
     steps_per_epoch = len(images) // config.batch
     steps_per_site = max(1, round(config.epochs * steps_per_epoch))
-    if type(total := schedule.length(len(sites), steps_per_site)) is not int or total < 1:
-        raise InputError(
-            f"The schedule {config.schedule} has a length of {total!r}; it takes a whole number of steps, at least 1."
-        )
+    whole(f"The length of the schedule {config.schedule}", schedule.length(len(sites), steps_per_site), 1, 2**53)
     model = Model(
         config,
         device,
@@ -203,12 +208,8 @@ def _refuse_shares(config: TrainConfig, sites: list[Site], ranks: Ranks) -> None
         raise InputError(
             f"A batch of {config.batch} leaves {ranks.count} processes {least} pictures each; it takes more."
         )
-    negatives = choose(config.loss, LOSSES, "loss")[0].options.get("negatives")
-    if not ranks.gathers and isinstance(negatives, int) and negatives >= least:
-        raise InputError(
-            f"The loss wants {negatives} negatives, and {ranks.count} processes with negatives=local have {least} pictures "
-            "each; it takes fewer negatives, a larger batch, or gathered."
-        )
+    if not ranks.gathers:
+        refuse_negatives(config, least, f"each of {ranks.count} processes with negatives=local")
     for site in sites:
         for part in nn.ModuleList(site.stages()).modules():
             if isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm):
@@ -417,7 +418,8 @@ def _learn(model: Model, site: Site, batch: Batch, watch: list[dict[str, Any]] |
     groups = model.rule.groups(site) if model.ranks.shares else {}
     for group in model.rule.phases(site, batch):
         if groups:
-            put = model.ranks.send(groups[group], model.rule.copies(site))
+            copies = getattr(model.rule, "copies", None)  # which a rule of the user's own may lack
+            put = model.ranks.send(groups[group], copies(site) if copies else {})
             if group == list(groups)[-1]:
                 yield
             put()

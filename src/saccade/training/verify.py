@@ -14,7 +14,7 @@ import torch
 
 from ..data import ImageSet, load
 from ..data.memory import pick_device
-from ..errors import InputError, whole
+from ..errors import InputError, Stopped, whole
 from .folder import configuration, read_facts, read_metrics, refuse_other_images, surroundings
 from .loop import CONDITIONS, Progress, replay
 from .own_code import refuse_other_code
@@ -56,7 +56,10 @@ def verify(
     refuse_other_start(run, config, facts)
     refuse_other_code(run, facts, config)
     with tempfile.TemporaryDirectory() as folder, _threads(first.get("hardware")):
-        again = replay(config, steps[-1], Path(folder), images=images, progress=progress)
+        try:
+            again = replay(config, steps[-1], Path(folder), images=images, progress=progress)
+        except Stopped:  # whose sentence is a run's, that it can be continued
+            raise Stopped("Stopped; nothing was compared.") from None
         now = surroundings(device) | {"device": str(device), "precision": config.precision, "processes": 1}
     lines = [row for row in logged if row["step"] <= steps[-1]]
     pairs = zip_longest(lines, again)

@@ -68,4 +68,7 @@ def begin(encoder: nn.Module, config: TrainConfig) -> None:
 def refuse_other_start(run: Path | str, config: TrainConfig, facts: dict[str, Any]) -> None:
     """Raises InputError where the encoder in `init_from` is no longer the one that the run began with."""
     if config.init_from and facts.get("initial_weights") != fingerprint(Path(config.init_from)):
-        raise InputError(f"The encoder in {config.init_from} is not the one that {run} began with; its hash differs.")
+        raise InputError(
+            f"The encoder in {config.init_from} is not the one that {run} began with (its hash differs); it takes the same or a "
+            "new run."
+        )

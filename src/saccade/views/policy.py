@@ -66,7 +66,7 @@ class Policy:
         size = (self.size, self.size) if self.size else shape[1:]
         # Without a deformation that makes the size, the whole picture is resized before all others.
         if shape[1:] != size and not any(step.name in ("crop", "window") for step in self.steps):
-            planned.append((_RESIZE, {}, _whole(keys, shape)))
+            planned.append((_KINDS["crop"], {}, _whole(keys, shape)))
             if shape[1] != shape[2]:  # of square ones the form stays, and a shift is what it was, of their own width
                 shape = (shape[0], *size)
         for position, step in enumerate(self.steps):
@@ -125,8 +125,8 @@ def _own(path: str) -> _Kind:
     def apply(x: Tensor, options: dict[str, Any], size: tuple[int, int], keys: Tensor) -> Tensor:
         try:
             made = function(x, keys, **options)
-        except TypeError as error:
-            raise InputError(f"The deformation {path} cannot be called: {error}.") from None
+        except (Exception, SystemExit) as error:  # it may raise anything
+            raise InputError(f"The deformation {path} cannot be called ({type(error).__name__}: {error}).") from error
         if not isinstance(made, Tensor) or made.shape != x.shape:
             got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
             raise InputError(f"The deformation {path} gave {got}; it takes pictures of shape {tuple(x.shape)}.")
@@ -243,7 +243,6 @@ def _apply_jitter(x: Tensor, o: dict[str, Any], size: tuple[int, int], *paramete
     return x
 
 
-_RESIZE = _Kind(0, _draw_crop, _apply_box)
 _KINDS: dict[str, _Kind] = {
     "crop": _Kind(22, _draw_crop, _apply_box),
     "window": _Kind(2, _draw_window, _apply_box),
