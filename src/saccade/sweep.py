@@ -248,7 +248,9 @@ def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], prob
     if others:
         shared = [group.keys() & first.keys() for group in others]  # fewer where seeds vary together with a field
         tests = [
-            differences([group[seed]["accuracy"] - first[seed]["accuracy"] for seed in sorted(seeds)]) if seeds else None
+            differences([group[seed]["accuracy"] - first[seed]["accuracy"] for seed in sorted(seeds)])
+            if seeds
+            else None
             for group, seeds in zip(others, shared, strict=True)
         ]
         adjusted = holm([test.p if test else None for test in tests])
