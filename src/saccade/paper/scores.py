@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -261,47 +261,39 @@ def tested(job: Job) -> dict[str, Any]:
     assert learned is not None
     del x
     job.report(0.85)
+    encoders = {id(encoder): encoder for encoder, _ in classifiers.values()}
     hashes: dict[str, str] = {}
 
-    def scored(
-        images: ImageSet, what: str | None = None, how: str = "", make: Callable[[], ImageSet] | None = None
-    ) -> dict[int, float]:
-        if what is not None and make is not None:
-            images = kept(images, f"{how or what}, seed {_TEST_SEED}", make, job.runs.parent.parent / "deformed")
-            hashes[what] = images.fingerprint()
-        rows: dict[int, Tensor] = {}
-        for encoder, _ in classifiers.values():
-            if id(encoder) not in rows:
-                rows[id(encoder)] = read(job, encoder, images, None)
-        return {
-            size: percent(classifier, rows[id(encoder)], images) for size, (encoder, classifier) in classifiers.items()
-        }
+    def scored(images: ImageSet) -> dict[int, float]:
+        rows = {key: read(job, encoder, images, None) for key, encoder in encoders.items()}
+        return {size: percent(one, rows[id(encoder)], images) for size, (encoder, one) in classifiers.items()}
+
+    def changed(name: str, how: str, images: ImageSet, make: Callable[[], ImageSet]) -> dict[int, float]:
+        made = kept(images, f"{how}, seed {_TEST_SEED}", make, job.runs.parent.parent / "deformed")
+        hashes[name] = made.fingerprint()
+        return scored(made)
 
     def under(views: str) -> dict[int, float]:
-        written_out = " ".join(map(str, resolve(views)))
-        return scored(test, views, written_out, lambda: deformed(test, views, _TEST_SEED))
+        how = " ".join(map(str, resolve(views)))
+        return changed(views, how, test, lambda: deformed(test, views, _TEST_SEED))
+
+    def corrupt(images: ImageSet, name: str, severity: int) -> dict[int, float]:
+        what = f"{name} {severity}"
+        return changed(what, what, images, lambda: corrupted(images, name, severity, _TEST_SEED))
 
     policy = scale.test_views or "none"
-    found: dict[str, Any] = {"deformed": under(policy), "plain": scored(test)}
-    found["curve"] = {strength: under(views) for strength, views in strengths(policy).items()}
+    on = {"deformed": under(policy), "plain": scored(test)}
+    curve = {strength: under(views) for strength, views in strengths(policy).items()}
     job.report(0.9)
-    if scale.sizes:
-        few = test.take(0, min(scale.corrupted, len(test)))
-        found["corrupted"] = len(few)
-        found["corruptions"] = {
-            name: {
-                severity: scored(few, f"{name} {severity}", make=partial(corrupted, few, name, severity, _TEST_SEED))
-                for severity in SEVERITIES
-            }
-            for name in CORRUPTIONS
-        }
-    scores = {scale.column(size, kind): score for kind in ("deformed", "plain") for size, score in found[kind].items()}
+    few = test.take(0, min(scale.corrupted, len(test)))
+    corruptions = {name: {s: corrupt(few, name, s) for s in SEVERITIES} for name in CORRUPTIONS} if scale.sizes else {}
+    scores = {scale.column(size, kind): score for kind in ("deformed", "plain") for size, score in on[kind].items()}
     return {
-        "accuracy": found["deformed"][max(sizes)],
+        "accuracy": on["deformed"][max(sizes)],
         "scores": scores,
-        "curve": found["curve"],
-        "corruptions": found.get("corruptions", {}),
-        "corrupted": found.get("corrupted", 0),
+        "curve": curve,
+        "corruptions": corruptions,
+        "corrupted": len(few) if scale.sizes else 0,
         "images": hashes,
         "by_size": by_size,
         "config": learned.config,

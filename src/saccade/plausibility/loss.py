@@ -6,6 +6,7 @@ carries graded activity. A large change shows on whom an error hangs at all.
 """
 
 import copy
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +58,14 @@ class Subject:
         rest = [first + near * normal() for _ in range(self.roles + self.slow - 1)]
         return [first, *rest]
 
-    def errors(self, z: list[Tensor], loss: Any = None, labels: Tensor | None = None, trace: Any = None) -> list[Any]:
-        """The gradient at each list, None where it carries none. `trace` records how they come about."""
+    def errors(self, z: list[Tensor], loss: Any = None, labels: Tensor | None = None) -> list[Any]:
+        """The gradient at each list, None where it carries none."""
+        return self.traced(z, nullcontext(), loss, labels)[1]
+
+    def traced(
+        self, z: list[Tensor], trace: Any, loss: Any = None, labels: Tensor | None = None
+    ) -> tuple[list[Tensor], list[Any]]:
+        """The leaves and the errors at them; `trace` records how they come about."""
         loss = copy.deepcopy(self.loss) if loss is None else loss
         leaves = [x.clone().requires_grad_(k < self.roles) for k, x in enumerate(z)]
         arguments: list[Tensor] = list(leaves)
@@ -67,11 +74,8 @@ class Subject:
         torch.manual_seed(0)
         if hasattr(loss, "draw"):
             loss.draw(0, 0)
-        with torch.enable_grad():
-            if trace is None:
-                return self._gradients(loss(*arguments), leaves)
-            with trace:
-                return [leaves, self._gradients(loss(*arguments), leaves)]
+        with torch.enable_grad(), trace:
+            return leaves, self._gradients(loss(*arguments), leaves)
 
     def _gradients(self, value: Tensor, leaves: list[Tensor]) -> list[Any]:
         if not value.requires_grad:
@@ -94,12 +98,12 @@ def examine(site: Any, shape: tuple[int, ...], images: int) -> tuple[list[Findin
     if not live:
         return undecided("no error arose, at any of the distances that were tried")
     try:
-        hangs = _dependence(subject, live, shape)
+        hangs = _dependence(subject, live)
     except (RuntimeError, ValueError) as error:
         raise Undecided(f"the loss could not be called again with other embeddings: {error}") from None
     queue = _queue(subject, live[len(live) // 2])
-    space = _space(subject, live, shape)
-    operations, symmetric, gates, graded = _operations(subject, live, shape)
+    space = _space(subject, live)
+    operations, symmetric, gates, graded = _operations(subject, live)
     time = _time(subject, hangs, queue)
     labels = _labels(subject, live)
     findings = [
@@ -109,8 +113,7 @@ def examine(site: Any, shape: tuple[int, ...], images: int) -> tuple[list[Findin
         Finding("loss", "asymmetric", VIOLATED if symmetric else MET, symmetric or [_one_way(subject)]),
         Finding("loss", "unsupervised", VIOLATED if labels else MET, labels or ["no label is among its arguments"]),
     ]
-    degree = (hangs | hangs.T).view(-1, images, hangs.shape[1])
-    facts = LossFacts(time[2], _negatives(subject, degree), not graded, _sign_cosine(subject, live))
+    facts = LossFacts(time[2], _negatives(subject, hangs | hangs.T), not graded, _sign_cosine(subject, live))
     return findings, facts
 
 
@@ -119,10 +122,10 @@ def undecided(reason: str) -> tuple[list[Finding], LossFacts]:
     return findings, LossFacts("not known", 0, False, float("nan"))
 
 
-def _moved(before: Tensor | None, after: Tensor | None, still: float = _STILL) -> bool:
+def _moved(before: Tensor | None, after: Tensor | None) -> bool:
     if before is None or after is None:
         return before is not after
-    return bool((after - before).abs().max() > still * before.abs().max().clamp_min(1e-30))
+    return bool((after - before).abs().max() > _STILL * before.abs().max().clamp_min(1e-30))
 
 
 def _one_way(subject: Subject) -> str:
@@ -134,15 +137,15 @@ def _one_way(subject: Subject) -> str:
 # ------------------------------------------------------------------------------------------------------ (i) in space
 
 
-def _space(subject: Subject, cases: list[list[Tensor]], shape: tuple[int, ...]) -> tuple[bool, str]:
+def _space(subject: Subject, cases: list[list[Tensor]]) -> tuple[bool, str]:
     """Change half of the units by too little to cross a threshold: do the other units' errors move?"""
     generator = torch.Generator().manual_seed(1)
-    if not shape or torch.Size(shape).numel() < 2:
+    if not subject.shape or torch.Size(subject.shape).numel() < 2:
         return False, "the embedding has one unit"
     for z in cases:
         errors = subject.errors(z)
         for _ in range(2):
-            half = torch.rand(shape, generator=generator) < 0.5
+            half = torch.rand(subject.shape, generator=generator) < 0.5
             changed = [
                 x + _SMALL * x.abs().mean() * half * torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in z
             ]
@@ -161,15 +164,13 @@ def _space(subject: Subject, cases: list[list[Tensor]], shape: tuple[int, ...]) 
 # ------------------------------------------------------------------------------------------------------- (i) in time
 
 
-def _dependence(subject: Subject, cases: list[list[Tensor]], shape: tuple[int, ...]) -> Tensor:
+def _dependence(subject: Subject, cases: list[list[Tensor]]) -> Tensor:
     """hangs[e, v]: does the error at view e hang on view v? Views are list A's, then B's (patches: every patch)."""
-    axes = len(shape)
-    lead = cases[0][0].shape[: cases[0][0].ndim - axes]
-    each = lead.numel()
+    each = cases[0][0].shape[: cases[0][0].ndim - len(subject.shape)].numel()
     hangs = torch.zeros(subject.roles * each, subject.roles * each, dtype=torch.bool)
     generator = torch.Generator().manual_seed(2)
     for z in cases:
-        before = _per_view(subject.errors(z), each, subject.roles)
+        before = _per_view(subject.errors(z), each)
         largest = before.abs().max()
         for view in range(subject.roles * each):
             role, place = divmod(view, each)
@@ -179,16 +180,16 @@ def _dependence(subject: Subject, cases: list[list[Tensor]], shape: tuple[int, .
                     flat = changed[one].view(each, -1)
                     drawn = torch.randn(flat.shape[1], generator=generator, dtype=flat.dtype)
                     flat[place] = flat[place] * (0.1 if size < 1 else 1) + size * z[0].abs().mean() * drawn
-                after = _per_view(subject.errors(changed), each, subject.roles)
+                after = _per_view(subject.errors(changed), each)
                 hangs[:, view] |= (after - before).abs().amax(1) > _STILL * largest
     hangs.fill_diagonal_(False)
     return hangs
 
 
-def _per_view(errors: list[Any], each: int, roles: int) -> Tensor:
-    width = next(e for e in errors if e is not None).numel() // each if any(e is not None for e in errors) else 1
+def _per_view(errors: list[Any], each: int) -> Tensor:
+    width = next((e.numel() // each for e in errors if e is not None), 1)
     flat = [torch.zeros(each, width, dtype=torch.float64) if e is None else e.reshape(each, -1) for e in errors]
-    return torch.cat(flat[:roles])
+    return torch.cat(flat)
 
 
 def _time(subject: Subject, hangs: Tensor, queue: int) -> tuple[bool, list[str], str]:
@@ -222,12 +223,11 @@ def _view(subject: Subject, number: int, hangs: Tensor) -> str:
     return f"{'AB'[role]}[{place}]"
 
 
-def _negatives(subject: Subject, linked: Tensor) -> int:
+def _negatives(subject: Subject, links: Tensor) -> int:
     """Most other images that a view is held against."""
-    size = linked.shape[2]
+    size = len(links)
     each = size // subject.roles
     patches = each // subject.images
-    links = linked.reshape(size, size)
     image = torch.arange(size) % each // patches
     counts = [len({int(image[v]) for v in links[u].nonzero()[:, 0]} - {int(image[u])}) for u in range(size)]
     return max(counts)
@@ -260,9 +260,7 @@ class _Traced(Trace):
     weights: dict[int, str]
 
 
-def _operations(
-    subject: Subject, cases: list[list[Tensor]], shape: tuple[int, ...]
-) -> tuple[list[str], list[str], list[str], bool]:
+def _operations(subject: Subject, cases: list[list[Tensor]]) -> tuple[list[str], list[str], list[str], bool]:
     """What stands between embeddings and errors: complex operations, weights used both ways, gates; are errors graded?"""
     complex_: dict[Any, str] = {}
     symmetric: dict[str, str] = {}
@@ -283,7 +281,7 @@ def _operations(
         for op in trace.behind(ends):
             if kind := complexity(op, graded.__contains__, products=True):
                 complex_.setdefault((kind, op.place), f"{kind}: {op.name} at {op.place}, result {op.shape}")
-            if _is_gate(op, graded, varying, shape):
+            if _is_gate(op, graded, varying, subject.shape):
                 gates[op.place, op.shape] = (
                     f"broadcast to all units: a threshold's outcome ({op.name} at {op.place}), {op.shape}: one scalar a "
                     "comparison"
@@ -296,7 +294,7 @@ def _traced(subject: Subject, z: list[Tensor]) -> tuple[_Traced, list[Any], set[
     """A trace of one call, the errors, and the nodes of the embeddings."""
     loss, trace = copy.deepcopy(subject.loss), _Traced(values=True)
     trace.weights = {p.untyped_storage()._cdata: n for n, p in loss.state_dict(keep_vars=True).items() if p.ndim > 1}
-    leaves, errors = subject.errors(z, loss, trace=trace)
+    leaves, errors = subject.traced(z, trace, loss)
     return trace, errors, {trace.node(x) for x in leaves}
 
 
