@@ -147,7 +147,7 @@ def table1() -> str:
     table = TABLES["table1"]
     scale, have = next((one, have) for one in table.scales.values() if any((have := kept(table, one, HERE)).values()))
     more = "All tables and figures, at other scales too, and what they say: [docs/paper.md](docs/paper.md)."
-    return f"### Table 1, {scale.name} scale\n\n{to_markdown(results(table, scale, have))}\n{more}\n"
+    return f"### Table 1, {scale.name} scale\n\n{to_markdown(results(table.at(scale), scale, have))}\n{more}\n"
 
 
 def paper() -> str:
