@@ -19,7 +19,7 @@ def test_audit(capsys, tmp_path):
     assert shown["verdicts"]["asymmetric"] == "violated"
     assert {"command", "date", "hardware"} <= set(shown)
     assert main(["audit", *stack, "--format", "pdf"]) == 2
-    assert "terminal, markdown or json" in capsys.readouterr().err
+    assert "terminal, markdown, json" in capsys.readouterr().err
 
 
 def test_a_recipe_is_the_first_word_or_an_option(capsys):

@@ -260,9 +260,14 @@ def test_a_named_policys_options_reach_its_deformations(text, place, option, val
 # -------------------------------------------------------------------------------------------------------- bad input
 
 
+def written(name):
+    """A deformation of that name that does something."""
+    return f"{name}({DEFORMATIONS[name].strengths[0]}=0.5)" if DEFORMATIONS[name].strengths else name
+
+
 @pytest.mark.parametrize("name", DEFORMATIONS)
 def test_every_deformation_is_made_alone_and_is_certain_there(name):
-    (alone,) = parse(name, size=12).alone()
+    (alone,) = parse(written(name), size=12).alone()
     assert alone.steps[0].name == name
     assert alone.steps[0].options.get("p", 1.0) == 1.0
 
@@ -272,6 +277,8 @@ def test_every_deformation_is_made_alone_and_is_certain_there(name):
     [
         ("flop", "paper, affine-hsv, digits, deformed-cifar, none"),
         ("flop", "crop, window, flip"),
+        ("jitter", "jitter does nothing; it takes one or more of brightness, contrast, saturation, hue"),
+        ("similarity(p=1)", "does nothing; it takes one or more of rotation, log_scale, shift"),
         ("flip(q=0.5)", "its options: p"),
         ("flip(0.5)", "without its option's name"),
         ("flip(p=2)", "a number from 0 to 1"),
@@ -348,7 +355,7 @@ def test_what_clips_is_refused_after_standardized_values(name):
         with pytest.raises(
             InputError, match=f"The views' {name} takes values in .* after standardize come flip, grey, s"
         ):
-            parse(f"crop standardize flip {name}", size=12)
+            parse(f"crop standardize flip {written(name)}", size=12)
 
 
 def test_standardized_values():
