@@ -246,13 +246,11 @@ def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], prob
     ]
     notes = ["Over untrained: less a probe of the encoder that the run began with, paired by seed; 95 % interval."]
     if others:
-        shared = [group.keys() & first.keys() for group in others]  # fewer where seeds vary together with a field
-        tests = [
-            differences([group[seed]["accuracy"] - first[seed]["accuracy"] for seed in sorted(seeds)])
-            if seeds
-            else None
-            for group, seeds in zip(others, shared, strict=True)
+        # Over the seeds that both have: fewer, or none, where seeds vary together with a field.
+        less = [
+            [group[seed]["accuracy"] - first[seed]["accuracy"] for seed in group if seed in first] for group in others
         ]
+        tests = [differences(values) if values else None for values in less]
         adjusted = holm([test.p if test else None for test in tests])
         header += ["less the first row (points)", "p, Holm"]
         rows[0] += ["", ""]

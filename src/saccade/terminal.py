@@ -56,9 +56,7 @@ def parse(parser: Parser, argv: list[str]) -> Any:
         raise Asked(parser)
     flags = {f"--{a.dest}" for a in parser._actions if getattr(a, "_typehint", None) is bool}
     names = {option for a in parser._actions for option in a.option_strings}
-    takes_words = any(
-        not a.option_strings for a in parser._actions
-    )  # one of which may follow an option that stands alone
+    takes_words = not all(a.option_strings for a in parser._actions)  # one may follow an option that stands alone
     words: list[str] = []
     for word, following in zip_longest(argv, argv[1:], fillvalue="-"):
         name, equals, value = word.partition("=")
