@@ -1,5 +1,7 @@
 """The exact probe against scikit-learn at convergence in float64; the paper's against a slow Adam written out."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 
 from saccade import draws
 from saccade.errors import InputError
+from saccade.evaluation import linear
 from saccade.evaluation.linear import accuracy, fit_adam, fit_exact
 
 
@@ -209,3 +212,14 @@ def test_features_may_be_made_anew_at_each_epoch():
     assert torch.equal(plain.weight, same.weight)
     moving = fit_adam(at, y, 4, **how)
     assert asked == [0, 1, 2] and not torch.equal(moving.weight, plain.weight)
+
+
+def test_constant_features_are_fitted_by_the_bias_at_once(monkeypatch):
+    """As those of a layer that has collapsed: rounding, all that is left to descend, is not descended."""
+    counted, real = [], linear._objective
+    monkeypatch.setattr(linear, "_objective", lambda *args: (counted.append(1), real(*args))[1])
+    y = torch.arange(300) % 3
+    y[:60] = 2
+    with warnings.catch_warnings(action="error"):
+        fit = fit_exact(torch.full((300, 50), 0.3), y, 3)
+    assert fit.probe(torch.full((1, 50), 0.3)).argmax() == 2 and len(counted) < 200

@@ -264,8 +264,9 @@ def _minimize(z: Tensor, targets: Tensor, theta: Tensor, strength: float, gram: 
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # steps, changes of the gradient, their inner products
     for _ in range(1000):
-        error = float(gradient.norm()) / max(strength * float(theta[:, :-1].norm()), noise)
-        if error <= tolerance:
+        left, penalty = float(gradient.norm()), strength * float(theta[:, :-1].norm())
+        error = left / max(penalty, noise)
+        if error <= tolerance or max(left, penalty) <= noise:  # the latter where features are constant, and W is 0
             return theta
         direction, weights = gradient.clone(), []
         for moved, changed, product in reversed(pairs):
