@@ -333,3 +333,22 @@ def test_each_layer_draws_weights_of_its_own_whatever_stands_beside_it():
     )
     assert all(map(torch.equal, weights, other))
     assert not any(torch.equal(weights[k], weights[j]) for k, j in ((0, 1), (0, 2), (1, 2)))
+
+
+class Two(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+class Silent(nn.Conv2d):
+    def forward(self, x):
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [(Two(1, 2, 3), "gives a tuple; it takes layers that give one tensor"), (Silent(1, 2, 3), "ValueError")],
+)
+def test_layers_that_give_no_tensor_are_refused(layer, says):
+    with pytest.raises(InputError, match=says):
+        output_shape(layer, (1, 8, 8))

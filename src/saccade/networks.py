@@ -268,9 +268,13 @@ def output_shape(module: nn.Module, shape: tuple[int, ...], what: str = "network
         with torch.no_grad(), evaluating(module):
             output = module(torch.zeros(1, *shape, dtype=dtype, device=device))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"The {what} does not fit features of shape {tuple(shape)}: {reason}") from None
-    if not isinstance(output, Tensor) or 0 in output.shape:
+    if not isinstance(output, Tensor):
+        raise InputError(
+            f"The {what} has a layer that gives a {type(output).__name__}; it takes layers that give one tensor."
+        )
+    if 0 in output.shape:
         raise InputError(f"The {what} leaves nothing of features of shape {tuple(shape)}; it takes larger images.")
     return tuple(output.shape[1:])
 

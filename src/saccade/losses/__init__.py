@@ -82,9 +82,9 @@ def make(text: str) -> nn.Module:
     if not callable(found):
         raise InputError(f"The loss {text!r} is a {type(found).__name__}; it takes a callable loss(z_a, z_b).")
     if call.options:
-        found = partial(found, **call.options)
         try:
-            inspect.signature(found).bind(None, None)
+            inspect.signature(found).bind(None, None, **call.options)
         except (TypeError, ValueError) as error:
             raise InputError(f"The loss {text!r} cannot be made: {error}.") from None
+        found = partial(found, **call.options)
     return _Called(found)
