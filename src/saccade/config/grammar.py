@@ -145,7 +145,7 @@ def called(maker: Any, call: Call, subject: str) -> Any:
         return maker(*call.args, **call.options)
     except InputError:
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # a class or function of the user's own may raise anything
         reason = error if isinstance(error, TypeError | ValueError) else _named(error)
         raise InputError(f"{subject} cannot be made: {reason}.") from error
 

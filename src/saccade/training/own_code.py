@@ -40,7 +40,7 @@ def failures_told(config: TrainConfig, kind: type[InputError | RunError]) -> Ite
         yield
     except (InputError, RunError, Stopped, MemoryError):
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # code of the user's own may raise anything
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if _is_own(Path(frame.filename))]
         if not (names := _dotted(config, PARTS)) or (not own and isinstance(error, OSError)):
