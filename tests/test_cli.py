@@ -14,7 +14,7 @@ from PIL import Image
 from saccade.cli import COMMANDS, main
 from saccade.config.data_names import DATA
 from saccade.config.names import LOSSES, NETWORKS, RULES, SCHEDULES
-from saccade.config.run import TrainConfig, read_recipe, recipe, recipes
+from saccade.config.run import TrainConfig, read_recipe, recipe, recipes, to_yaml
 from saccade.config.view_names import POLICIES
 
 TINY = [
@@ -97,6 +97,21 @@ def test_train_takes_a_file_and_overrides_it(tmp_path, capsys):
     mine.write_text("data: digits:train[:60]\nviews: digits\nnetwork: conv4 maxpool tanh\nepochs: 1\nbatch: 20\n")
     assert main(["train", str(mine), "--batch", "30", "--out", str(tmp_path / "run"), "--quiet"]) == 0
     assert read_recipe(tmp_path / "run" / "config.yaml").batch == 30
+
+
+@pytest.mark.parametrize(("command", "unread"), [("audit", "epochs"), ("audit", "device"), ("margins", "rule")])
+def test_fields_that_a_command_does_not_read_stand_in_recipes_and_are_no_options(command, unread, tmp_path, capsys):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        to_yaml(replace(TrainConfig(), data="digits:train[:60]", views="digits", network="conv4 tanh", batch=20))
+    )
+    assert main([command, str(mine)]) == 0
+    capsys.readouterr()
+    assert main([command, str(mine), f"--{unread}", "1"]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"saccade: unrecognized arguments: --{unread} 1; saccade {command} --help lists what it takes.\n"
+    )
 
 
 def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):

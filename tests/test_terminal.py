@@ -153,12 +153,12 @@ def test_every_command_prints_json_and_says_where_things_are(tmp_path, capsys, m
         assert "\x1b" not in shown.out + shown.err and shown.err == "", argv
         return json.loads(shown.out)
 
-    small = ["--data=digits:train[:40]", "--views=digits", "--network=conv4 maxpool tanh", "--epochs=1", "--batch=20"]
-    assert said("train", *small, "--dry-run", "--json")["steps"] == "2 of 20 pictures"
-    assert said("train", *small, "--print_config", "--json")["batch"] == 20
+    small = ["--data=digits:train[:40]", "--views=digits", "--network=conv4 maxpool tanh", "--batch=20"]
+    assert said("train", *small, "--epochs=1", "--dry-run", "--json")["steps"] == "2 of 20 pictures"
+    assert said("train", *small, "--epochs=1", "--print_config", "--json")["batch"] == 20
     runs = ["a", "b"]
     for run, rule in zip(runs, ("0.001", "0.002"), strict=True):
-        made = said("train", *small, "--rate", rule, "--out", run, "--json")
+        made = said("train", *small, "--epochs=1", "--rate", rule, "--out", run, "--json")
         assert made["run"] == run and Path(made["page"]).exists() and made["steps"] == 2
     labeled = ["--train", "digits:train[:40]", "--test", "digits:test[:20]"]
     assert said("probe", "a", *labeled, "--json")[0]["test_size"] == 20
@@ -194,7 +194,7 @@ def test_every_command_prints_json_and_says_where_things_are(tmp_path, capsys, m
 
     for argv in ("page a", "verify a", "embed a digits:test[:5]", "views digits", "export a b.pt2 --to pt2"):
         assert silent(*argv.split()) == "", argv
-    assert silent("train", *small, "--rate", "0.001", "--out", "a") == ""
+    assert silent("train", *small, "--epochs=1", "--rate", "0.001", "--out", "a") == ""
     assert silent("reproduce", "figure3") == silent("tensorboard", "a") == ""
     assert "page" not in silent("compare", *runs, "--page", "both.html")
     assert "kept in" not in silent("probe", "a", *labeled)

@@ -98,14 +98,17 @@ def _parser(command: str, epilog: str = "", **options: Any) -> Parser:
     return Parser(prog=f"saccade {command}", description=described, epilog=told, **options)
 
 
-def _parser_with_recipe(command: str, **options: Any) -> Parser:
-    """The parser of a command that takes a recipe, every field of it, and what the command adds."""
+_WHILE_TRAINING = ("epochs", "deterministic", "diagnostics", "checkpoint_seconds", "negatives", "divide")
+
+
+def _parser_with_recipe(command: str, unread: Sequence[str] = (), **options: Any) -> Parser:
+    """The parser of a command that takes a recipe, its fields but those that the command would not read, and what it adds."""
     epilog = f"RECIPE is a YAML file or one of: {', '.join(recipes())}. Options stand above it."
     parser = _parser(command, epilog, usage=f"saccade {command} [RECIPE] [options]", **options)
     parser.add_argument(
         "--config", type=str | None, default=None, help=f"a recipe; saccade {command} RECIPE is the same"
     )
-    parser.add_class_arguments(TrainConfig, nested_key=None)
+    parser.add_class_arguments(TrainConfig, nested_key=None, skip=set(unread))
     return parser
 
 
@@ -313,7 +316,7 @@ def _views(argv: list[str]) -> int:
 
 
 def _audit(argv: list[str]) -> int:
-    parser = _parser_with_recipe("audit")
+    parser = _parser_with_recipe("audit", (*_WHILE_TRAINING, "device", "precision", "init_from", "download"))
     parser.add_argument("--all", type=bool, default=False, help="every cell of the paper's tables, and nothing else")
     parser.add_argument(
         "--results", type=str | None, default=None, help="with --all: folder of the accuracies (results)"
@@ -522,7 +525,7 @@ def _quickstart(argv: list[str]) -> int:
 
 
 def _margins(argv: list[str]) -> int:
-    parser = _parser_with_recipe("margins")
+    parser = _parser_with_recipe("margins", (*_WHILE_TRAINING, "rule", "optimizer", "rate"))
     terminal.add_int(parser, "--batches", 1, "batches of views to measure")
     parser.add_argument(
         "--beyond", type=float, default=0.5, help="share of positive pairs that m1 is to leave beyond it"

@@ -133,9 +133,10 @@ def build(
     elif is_dotted(spec):
         return _imported(spec, shape, seed, what)
     layers: list[nn.Module] = []
-    for number, text in enumerate(spec.split("|")):
+    for number, text in enumerate(stack := spec.split("|")):
+        calls = parse_calls(text, what if len(stack) == 1 else f"{what}'s layer {number + 1}")
         with draws.seeded(seed, what, first + number):
-            layer = _layer(parse_calls(text, what), shape, what, bias)
+            layer = _layer(calls, shape, what, bias)
         shape = output_shape(layer, shape, what)
         layers.append(layer)
     return nn.Sequential(*layers)

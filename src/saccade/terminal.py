@@ -70,16 +70,20 @@ def parse(parser: Parser, argv: list[str]) -> Any:
 
 
 def parse_with_recipe(parser: Parser, argv: list[str]) -> dict[str, Any]:
-    """Parsed arguments of a command whose first word, or `--config`, may name a recipe that sets what is not given."""
+    """Parsed arguments of a command whose first word, or `--config`, may name a recipe that sets what is not given.
+
+    A recipe may hold fields of which the command makes no options.
+    """
     if argv and not argv[0].startswith("-"):
         if any(word.partition("=")[0] == "--config" for word in argv):
             raise InputError(f"The recipe {argv[0]} stands beside --config; it takes one of the two.")
         argv = ["--config", *argv]
     given = parse(parser, argv)
-    if given.config is not None:
-        parser.set_defaults(asdict(recipe(given.config)))
-        given = parse(parser, argv)
     values = given.as_dict()
+    if given.config is not None:
+        written = asdict(recipe(given.config))
+        parser.set_defaults({name: value for name, value in written.items() if name in given})
+        values = written | parse(parser, argv).as_dict()
     values.pop("config")
     return values
 

@@ -170,7 +170,7 @@ def _by_hand(site, batch, down):
     for x, carries in site.parts(batch.inputs):
         activities = [x]
         with torch.no_grad():
-            for stage in site.stages():
+            for stage in site.chain():
                 activities.append(stage(activities[-1]))
         activities[-1].requires_grad_(carries)
         parts.append((activities, carries))
@@ -179,8 +179,8 @@ def _by_hand(site, batch, down):
     for activities, carries in parts:
         if carries:
             delta = activities[-1].grad
-            for number in reversed(range(len(site.stages()))):
-                map = site.stages()[number].linear
+            for number in reversed(range(len(site.chain()))):
+                map = site.chain()[number].linear
                 map.weight.grad = delta.t() @ activities[number].flatten(1)
                 if number:
                     delta = (delta @ down[number - 1]) * (1 - activities[number] ** 2)

@@ -102,7 +102,7 @@ def test_direct_feedback_with_the_jacobian_is_backpropagation(net):
             if hasattr(stage, role):
                 setattr(stage, role, nn.AvgPool2d(2) if role == "pool" else nn.Identity())
     expected = trained(site, make("bp"), x, target)
-    stages, below = site.stages(), [shape]
+    stages, below = site.chain(), [shape]
     for stage in stages:
         below.append(tuple(stage(torch.zeros(1, *below[-1]).double()).shape[1:]))
     jacobians = []

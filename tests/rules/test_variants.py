@@ -154,7 +154,7 @@ def test_compiled_layers_take_the_same_step(rule):
     if rule == "dfa":  # its taps belong to one pass through the whole site
         site.compile()
     else:
-        for stage in [*site.stages(), *site.inverses]:
+        for stage in [*site.chain(), *site.inverses]:
             stage.compile()
     found = updates(site, made, x)
     assert found.keys() == expected.keys()

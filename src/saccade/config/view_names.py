@@ -16,7 +16,7 @@ _LARGEST = 1e6  # above all strengths that make sense
 
 
 @dataclass(frozen=True)
-class Option:
+class Setting:
     """One option of a deformation: its default, and what it takes.
 
     The default's type says what it takes: a list, two numbers in order; true or false; a word, one of `words`; None, a
@@ -62,55 +62,57 @@ class Deformation:
     """What a deformation does, its options, and whether it takes values beyond [0, 1]."""
 
     line: str
-    options: dict[str, Option]
+    options: dict[str, Setting]
     beyond: bool = False
     strengths: tuple[str, ...] = ()  # options of which one must be given: without any it would do nothing
 
 
-_CHANCE = {"p": Option(1.0, 0, 1)}
-_PADDING = {"padding": Option("zeros", words=("zeros", "border"))}
+_CHANCE = {"p": Setting(1.0, 0, 1)}
+_PADDING = {"padding": Setting("zeros", words=("zeros", "border"))}
 
 DEFORMATIONS: dict[str, Deformation] = {
     "crop": Deformation(
         "a random box, of `scale` of the area and `ratio` width to height, resized (bilinear, antialiased)",
-        {"scale": Option([0.08, 1.0], 1e-3, 1), "ratio": Option([3 / 4, 4 / 3], 1e-2, 100)},
+        {"scale": Setting([0.08, 1.0], 1e-3, 1), "ratio": Setting([3 / 4, 4 / 3], 1e-2, 100)},
     ),
     "window": Deformation(
-        "a box of the views' size, at a random place or at the centre, not resized", {"centre": Option(False)}
+        "a box of the views' size, at a random place or at the centre, not resized", {"centre": Setting(False)}
     ),
-    "flip": Deformation("left and right exchanged, with probability `p`", {"p": Option(0.5, 0, 1)}, beyond=True),
+    "flip": Deformation("left and right exchanged, with probability `p`", {"p": Setting(0.5, 0, 1)}, beyond=True),
     "jitter": Deformation(
         "brightness, contrast, saturation and hue, in this order, with probability `p`",
         {
-            "brightness": Option(0.0),
-            "contrast": Option(0.0),
-            "saturation": Option(0.0),
-            "hue": Option(0.0, 0, 0.5),
+            "brightness": Setting(0.0),
+            "contrast": Setting(0.0),
+            "saturation": Setting(0.0),
+            "hue": Setting(0.0, 0, 0.5),
             **_CHANCE,
         },
         strengths=("brightness", "contrast", "saturation", "hue"),
     ),
-    "grey": Deformation("all channels made the luminance, with probability `p`", {"p": Option(0.2, 0, 1)}, beyond=True),
+    "grey": Deformation(
+        "all channels made the luminance, with probability `p`", {"p": Setting(0.2, 0, 1)}, beyond=True
+    ),
     "standardize": Deformation(
         "every value less `mean`, divided by `std`: views are then no longer in [0, 1]",
-        {"mean": Option(0.5), "std": Option(0.25, 1e-6)},
+        {"mean": Setting(0.5), "std": Setting(0.25, 1e-6)},
         beyond=True,
     ),
     "hsv": Deformation(
         "hue shifted by U(-hue, hue) of the circle, HSV's saturation times 2^U(-saturation, saturation); "
         "`shared` gives all pictures the draw of that number",
-        {"hue": Option(0.1, 0, 0.5), "saturation": Option(2.0, 0, 10), "shared": Option(None, 0, 2**31), **_CHANCE},
+        {"hue": Setting(0.1, 0, 0.5), "saturation": Setting(2.0, 0, 10), "shared": Setting(None, 0, 2**31), **_CHANCE},
     ),
     "affine": Deformation(
         "the map I + u with |u| from `low` to `high` and random signs, translations doubled, with probability `p`",
-        {"low": Option(0.0, 0, 1), "high": Option(0.25, 0, 1), "p": Option(0.5, 0, 1), **_PADDING},
+        {"low": Setting(0.0, 0, 1), "high": Setting(0.25, 0, 1), "p": Setting(0.5, 0, 1), **_PADDING},
     ),
     "similarity": Deformation(
         "rotation up to +-`rotation` degrees, scale e^U(-log_scale, log_scale), shift up to +-`shift` of half the width",
         {
-            "rotation": Option(0.0, 0, 180),
-            "log_scale": Option(0.0, 0, 3),
-            "shift": Option(0.0, 0, 1),
+            "rotation": Setting(0.0, 0, 180),
+            "log_scale": Setting(0.0, 0, 3),
+            "shift": Setting(0.0, 0, 1),
             **_CHANCE,
             **_PADDING,
         },
@@ -224,7 +226,7 @@ def _written(call: Call) -> str:
     policy = POLICIES[call.name]
     _check_names(call, policy.defaults)
     for name, value in call.options.items():
-        like = Option([0.0, 0.0] if isinstance(policy.defaults[name], list) else 0.0)
+        like = Setting([0.0, 0.0] if isinstance(policy.defaults[name], list) else 0.0)
         if not like.accepts(value):
             raise InputError(f"The views' {call.name} has {name}={value!r}; it takes {like}.")
     return policy.write(**call.options)

@@ -225,7 +225,7 @@ def maps_above(site: Site) -> list[Any]:
 
     Where the lowest layer holds several maps, such as a residual block, their order says nothing, and all are in.
     """
-    maps = maps_of(nn.ModuleList(site.stages()))
+    maps = maps_of(nn.ModuleList(site.chain()))
     return maps[1:] if len(maps_of(site.layers[0])) == 1 else maps
 
 

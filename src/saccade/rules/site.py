@@ -66,7 +66,7 @@ class Site(nn.Module):
         features = self.layers(x)
         return features, features if self.head is None else self.head(features)
 
-    def stages(self) -> list[nn.Module]:
+    def chain(self) -> list[nn.Module]:
         """The chain that an error runs down: the layers, then the head."""
         return [*self.layers, *([] if self.head is None else [self.head])]
 

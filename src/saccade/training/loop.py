@@ -287,12 +287,12 @@ def _signs(site: int, batch: Batch) -> Iterator[tuple[int, str, str]]:
     """A warning where a batch's embeddings are alike, their spread below a thousandth of their size, and where most units of
     the features (channels, over all places) have one value: its site, its name and its words."""
     assert batch.outputs is not None
-    z = batch.views[0][:256].flatten(1)
+    z = batch.views[0].flatten(1)
     size = float(z.double().abs().mean())
     if measures.embedding_std(z) < 1e-3 * size or size == 0:
         said = f"the embeddings of site {site + 1} are nearly all alike; a lower rate or another loss may help."
         yield site, "collapse", said
-    dead = measures.dead_units(batch.outputs[:256].movedim(1, -1).flatten(0, -2))
+    dead = measures.dead_units(batch.outputs.movedim(1, -1).flatten(0, -2))
     if dead > 0.5:
         said = f"{dead:.0%} of the units of site {site + 1} have one value for all images; a lower rate may help."
         yield site, "dead units", said

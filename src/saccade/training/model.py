@@ -124,7 +124,7 @@ def _built(config: TrainConfig, images: ImageSet, ranks: Ranks) -> Model:
     rule = make_rule(config.rule)
     shapes, groups = networks.shapes(encoder, shape), _groups(config, schedule, len(encoder))
     sites = _sites(config, encoder, groups, shapes, images.class_count if wants.labels else None)
-    if _feeds_back(config.rule) and all(len(maps_of(nn.ModuleList(site.stages()))) < 2 for site in sites):
+    if _feeds_back(config.rule) and all(len(maps_of(nn.ModuleList(site.chain()))) < 2 for site in sites):
         raise InputError(
             f"The rule {config.rule} replaces the weights that carry errors from one map to the map below, and there "
             f"are none with the loss {config.loss} under the schedule {config.schedule}; it takes e2e, larger blocks, or bp."
@@ -211,7 +211,7 @@ def _refuse_shares(config: TrainConfig, sites: list[Site], ranks: Ranks) -> None
     if not ranks.gathers:
         refuse_negatives(config, least, f"each of {ranks.count} processes with negatives=local")
     for site in sites:
-        for part in nn.ModuleList(site.stages()).modules():
+        for part in nn.ModuleList(site.chain()).modules():
             if isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm):
                 raise InputError(
                     f"{type(part).__name__} would normalize by each process's share of the batch; several processes take "

@@ -17,7 +17,7 @@ _LIST_A, _LIST_B = 1 << 20, (1 << 20) + 1
 
 @dataclass(frozen=True)
 class Views:
-    """Views of `batch` pictures in one tensor `x`.
+    """Views of a batch of pictures in one tensor `x`.
 
     * layout "pair": x (2 * batch, channels, height, width), all of list A, then all of list B
     * layout "single": x (batch, channels, height, width)
@@ -26,8 +26,6 @@ class Views:
     """
 
     x: Tensor
-    layout: str
-    batch: int
     grid: tuple[int, int] | None = None
 
 
@@ -40,15 +38,14 @@ def make_views(
 
     Raises InputError for an unknown layout and for patches larger than the views.
     """
-    batch = len(images)
     if layout == "pair":
         both = torch.cat([draws.substream(keys, _LIST_A), draws.substream(keys, _LIST_B)])
-        return Views(policy(torch.cat([images, images]), both), layout, batch)
+        return Views(policy(torch.cat([images, images]), both))
     if layout == "single":
-        return Views(policy(images, keys), layout, batch)
+        return Views(policy(images, keys))
     if layout == "patches":
         x, grid = cut(policy(images, keys), patch, stride)
-        return Views(x, layout, batch, grid)
+        return Views(x, grid)
     raise InputError(f"The views' layout is {layout!r}; it is one of {', '.join(LAYOUTS)}.")
 
 
