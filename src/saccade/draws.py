@@ -34,10 +34,18 @@ def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu"
 
 @contextmanager
 def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
-    """Within, torch's global generator, which modules draw from, begins at the key; afterwards it is where it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key(seed, *purpose))
+    """Within, torch's global generators, which modules draw from, begin at the key; afterwards they are where they were."""
+    start = key(seed, *purpose)
+    # torch.manual_seed does the same and looks for every kind of device, which takes longer than some layers do.
+    generators = [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]
+    before = [generator.get_state() for generator in generators]
+    for generator in generators:
+        generator.manual_seed(start)
+    try:
         yield
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
 
 
 def normal(

@@ -376,23 +376,25 @@ def train_step(model: Model, images: ImageSet, step: int, watch: list[dict[str, 
     if x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     own = (model.ranks.rank,) if model.ranks.share.start else ()
-    with draws.seeded(model.config.seed, "step", step, *own):  # for dropout, say, in a network of the user's own
-        for site in model.sites[model.stage.start : min(model.stage.stop, max(turns) + 1)]:
-            # A context a site: leaving it frees the rounded copies of the site's weights.
-            rounds, keeps = model.precision == "bfloat16", _rounded_weights_keep_gradients()
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=rounds, cache_enabled=keeps):
+    for site in model.sites[model.stage.start : min(model.stage.stop, max(turns) + 1)]:
+        # A context a site: leaving it frees the rounded copies of the site's weights.
+        rounds, keeps = model.precision == "bfloat16", _rounded_weights_keep_gradients()
+        with (
+            draws.seeded(model.config.seed, "step", step, site.index, *own),  # for dropout, say, in one's own network
+            torch.autocast(model.device.type, torch.bfloat16, enabled=rounds, cache_enabled=keeps),
+        ):
+            settle(model, site.index)
+            if site.index not in turns:
+                with torch.no_grad():
+                    x = site.layers(x)
+                continue
+            batch = Batch(x, labels, model.grid, model.config.seed, step, model.ranks)
+            model.underway[site.index] = _learn(model, site, batch, watch)
+            next(model.underway[site.index], None)
+            if not model.ranks.shares or watch is not None:
                 settle(model, site.index)
-                if site.index not in turns:
-                    with torch.no_grad():
-                        x = site.layers(x)
-                    continue
-                batch = Batch(x, labels, model.grid, model.config.seed, step, model.ranks)
-                model.underway[site.index] = _learn(model, site, batch, watch)
-                next(model.underway[site.index], None)
-                if not model.ranks.shares or watch is not None:
-                    settle(model, site.index)
-                assert batch.outputs is not None
-                x = batch.outputs
+            assert batch.outputs is not None
+            x = batch.outputs
     if model.stage.stop <= max(turns):
         new = model.passing is None
         if model.passing is not None:
