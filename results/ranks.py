@@ -46,7 +46,7 @@ def config_of(schedule: str, rule: str, batch: int, steps: int, **changes: Any) 
 
 
 def noise(count: int) -> ImageSet:
-    """Pictures of CIFAR's size; neither bytes nor time hang on what they show."""
+    """Pictures of CIFAR's size; neither bytes nor time depend on what they show."""
     generator = torch.Generator().manual_seed(0)
     return ImageSet(torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator))
 
@@ -54,8 +54,8 @@ def noise(count: int) -> ImageSet:
 # ---------------------------------------------------------------------------------------------------------------- bytes
 
 
-def counted(configs: list[TrainConfig], batch: int) -> list[dict[str, Any]]:
-    """What each rank hands over to be sent in a step, on average; gll trains each of the sites for one step."""
+def counted(configs: list[TrainConfig], batch: int) -> list[dict[str, float]]:
+    """What each rank hands over to be sent in a step, and its operations, on average; gll trains each site for one step."""
     found = []
     with joined(CPU, batch) as ranks:
         for config in configs:
@@ -65,44 +65,52 @@ def counted(configs: list[TrainConfig], batch: int) -> list[dict[str, Any]]:
                 for step in range(model.total_steps):
                     train_step(model, noise(batch), step)
                 settle(model)
-            steps = model.total_steps
-            flops = counter.get_total_flops() / steps / (batch / ranks.count)
-            found.append({name: count / steps for name, count in ranks.sent.items()} | {"flops_a_picture": flops})
+            made = {**ranks.sent, "flops": counter.get_total_flops()}
+            found.append({name: count / model.total_steps for name, count in made.items()})
     return found
 
 
 def by_site(row: dict[str, Any]) -> dict[str, list[float]]:
-    """Bytes of each sum of a step, and the operations a picture that can be done while it travels.
+    """Bytes of each sum of a step, and the operations that can be done while it travels: a step, and a picture of it.
 
     A site's sum has to be there when its weights are used next: end to end that is at once; layer by layer, after the
     next step's way up through the layers below; with all layers at each step, after all others have had their turn.
     """
     if row["schedule"] == "e2e":
-        return {"sites": [row["gradients"]], "windows": [0.0]}
-    model = build(config_of("simultaneous", "bp", 6, 1), noise(6))
+        return {"sites": [row["gradients"]], "windows": [(0.0, 0.0)]}
+    model = build(config_of("simultaneous", row["rule"], 6, 1), noise(6))
     shapes = [model.shape, *(networks.output_shape(model.encoder[: k + 1], model.shape) for k in range(SITES))]
     up = [2 * operations(site, shape) for site, shape in zip(model.sites, shapes, strict=False)]  # of two views
-    sizes = [4 * sum(p.numel() for p in site.parameters() if p.requires_grad) for site in model.sites]
     if row["schedule"] == "gll":  # the mean of five runs of one site each
-        return {"sites": [sum(sizes) / SITES], "windows": [sum(sum(up[:k]) for k in range(SITES)) / SITES]}
-    share = [row["flops_a_picture"] * own / sum(up) for own in up]
-    return {"sites": sizes, "windows": [row["flops_a_picture"] - own for own in share]}
+        return {"sites": [row["gradients"]], "windows": [(0.0, sum(sum(up[:k]) for k in range(SITES)) / SITES)]}
+    sizes = []
+    for site in model.sites:
+        copies, groups = model.rule.copies(site), model.rule.groups(site).values()
+        sizes.append(4 * sum(p.numel() for group in groups for _, p in group if p not in copies))
+    others = [1 - own / sum(up) for own in up]
+    return {"sites": sizes, "windows": [(row["flops_a_step"] * o, row["flops_a_picture"] * o) for o in others]}
 
 
 def bytes_sent() -> None:
     # rll sends and computes what gll does, on average over its draws
     cases = list(product([s for s in SCHEDULES if s != "rll"], RULES))
-    batch = 12
-    configs = [config_of(*case, batch, 1, precision="float32") for case in cases]
-    found = together(2, counted, configs, batch)
-    for error in found:
-        if isinstance(error, Exception):
-            raise error
-    rows = [
-        {"schedule": schedule, "rule": rule, "gradients": row["gradients"], "statistics": row.get("statistics", 0),
-         "embeddings_a_picture": row["embeddings"] / (batch / 2), "flops_a_picture": row["flops_a_picture"]}
-        for (schedule, rule), row in zip(cases, found[0], strict=True)
-    ]  # fmt: skip
+    pictures = (6, 12)  # a rank: what grows with them is told from what a step takes whatever its batch
+    found = []
+    for share in pictures:
+        configs = [config_of(*case, 2 * share, 1, precision="float32") for case in cases]
+        both = together(2, counted, configs, 2 * share)
+        for error in both:
+            if isinstance(error, Exception):
+                raise error
+        found.append(both[0])
+    rows = []
+    for (schedule, rule), few, more in zip(cases, *found, strict=True):
+        each = (more["flops"] - few["flops"]) / (pictures[1] - pictures[0])
+        rows.append(
+            {"schedule": schedule, "rule": rule, "gradients": few["gradients"], "statistics": few.get("statistics", 0),
+             "embeddings_a_picture": few["embeddings"] / pictures[0], "flops_a_picture": each,
+             "flops_a_step": few["flops"] - pictures[0] * each}
+        )  # fmt: skip
     rows = [row | by_site(row) for row in rows]
     write("bytes", {"network": "cifar", "ranks": 2, "rows": rows})
 
@@ -222,8 +230,8 @@ def estimate(row: dict[str, Any], gpus: int, pictures: int, cluster: Cluster, *,
     rate = cluster.inside if gpus <= 8 else cluster.across
     hops = 2 * math.ceil(math.log2(gpus)) * cluster.latency
     sums = [2 * (gpus - 1) / gpus * size / rate + hops for size in row["sites"]]
-    windows = [pictures * done / cluster.operations for done in row["windows"]]
-    computing = pictures * row["flops_a_picture"] / cluster.operations
+    windows = [(step + pictures * each) / cluster.operations for step, each in row["windows"]]
+    computing = (row["flops_a_step"] + pictures * row["flops_a_picture"]) / cluster.operations
     messages = len(row["sites"])
     gathering = (gpus - 1) * row["embeddings_a_picture"] * pictures / rate + messages * hops if gathered else 0.0
     gathering += row["statistics"] / 4 * hops  # each a number, waited for
@@ -266,14 +274,16 @@ def sizes(found: dict[str, Any]) -> str:
     alike: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
         numbers = (f"{row['gradients'] / 1e6:.3f}", f"{row['embeddings_a_picture']:.0f}", f"{row['statistics']:.0f}")
-        alike.setdefault((row["schedule"], *numbers, f"{row['flops_a_picture'] / 1e6:.0f}"), []).append(row["rule"])
+        flops = (f"{row[kind] / 1e6:.0f}" for kind in ("flops_a_picture", "flops_a_step"))
+        alike.setdefault((row["schedule"], *numbers, *flops), []).append(row["rule"])
     body: list[list[Any]] = [[schedule, ", ".join(rules), *numbers] for (schedule, *numbers), rules in alike.items()]
     header = ["schedule", "rules", "gradients (MB)", "embeddings (bytes a picture)", "statistics (bytes)"]
     caption = (
         "What a rank hands over to be sent in a step, and computes, with the paper's CIFAR network in float32: counted. gll "
-        "is the mean over its five layers, and rll, which draws them evenly, the same."
+        "is the mean over its five layers, and rll, which draws them evenly, the same. Operations: those of a picture, and those "
+        "that a step takes whatever its batch (the noise of weight mirrors; under dtp the inverses of zero)."
     )
-    header.append("operations a picture (million)")
+    header += ["operations a picture (million)", "and a step (million)"]
     text = "### Bytes of a step\n\n" + to_markdown(Table(header, body, caption))
     cluster = Cluster()
     firsts = [

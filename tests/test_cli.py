@@ -195,7 +195,7 @@ def bad_inputs(folder: Path) -> list[tuple[list[str], str]]:
         (["reproduce", "figure1", "--format", "csv"], "has no table to print as csv"),
         (["reproduce", "table1", "--render", "--data_root", str(folder)], "runs nothing"),
         (["reproduce", "table1", "--readings", "dtp(noise=5) dtp(noise=6)"], "readings has dtp twice"),
-        (["reproduce", "table1", "--readings", "dtp(noise=0.1)"], "No number of table1 hangs on the reading"),
+        (["reproduce", "table1", "--readings", "dtp(noise=0.1)"], "No number of table1 depends on the reading"),
         (["sweep", "digits", "rate=[true]"], "has a value that is no number"),
         (["sweep", "digits", "rate=[1e-3]", "--out", "/proc/here"], "cannot be made"),
         (["quickstart", "--out", "/proc/here"], "cannot be made"),

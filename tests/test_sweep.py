@@ -55,7 +55,7 @@ def test_a_probes_test_images_can_be_deformed(tiny, tmp_path):
         sweep.run(tiny, {"rule": ["bp"]}, tmp_path, probe=probe, engine="own.in_turn") for probe in (plain, deformed)
     ]
     assert found[0].rows[0][1].mean > found[1].rows[0][1].mean + 10  # each with a result of its own
-    assert found[1].caption.endswith("scored on digits:test[:200] as digits.")
+    assert found[1].caption.endswith("scored on digits:test[:200], deformed by the views digits.")
 
 
 def test_fields_that_vary_together_are_not_combined(tiny, tmp_path):

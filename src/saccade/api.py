@@ -97,7 +97,7 @@ def train(
 
     `config` is a configuration, or the name or file of a recipe; `options` are fields of it in place of the recipe's,
     or of `TrainConfig`'s defaults. `out` is the folder (default: under `runs`, named after the choices). `images`
-    stands in for the configured data.
+    stands in for the configured data. `progress` is called with (step, steps, mean loss) at each line of the metrics.
 
     Raises InputError for what cannot run, before anything is written; RunError where numbers are no longer finite, the disk is
     full, or code of one's own fails; Stopped where a signal asked for it.
@@ -127,6 +127,9 @@ def default_folder(config: TrainConfig) -> Path:
 
 def load_encoder(run: Path | str, *, initial: bool = False, device: str = "cpu") -> nn.Sequential:
     """The encoder of a finished run, a plain `nn.Sequential` of layers in evaluation mode; `initial`: as it started.
+
+    It takes float images (batch, channels, height, width) in [0, 1], standardized where the run's views did that to every
+    picture; `encoder[:k]` ends at layer k.
 
     Raises InputError where the run began with another run's encoder (`init_from`) that is no longer there as it was, or
     with other code of a network of the user's own.
@@ -201,6 +204,7 @@ def probe(
     """Probe layers of a run's encoder (default: the last), fit on `train`, score on `test`; kept in probes.json.
 
     Args:
+        train, test: what `load_images` gives, or takes.
         layers: counted from 1; 0 is the pixels.
         protocol: exact, paper or knn (see `evaluation.probe.probe`).
         test_views: deforms the test images by a policy, drawn once for each picture.
@@ -212,7 +216,8 @@ def probe(
 
     What the run did to every picture alike is done to all: `size`, and such views as standardize.
 
-    Raises InputError where a set has no labels, or does not fit the encoder.
+    Raises InputError where a set has no labels, or does not fit the encoder; RunError where the protocol paper's weights are
+    no longer finite.
     """
     if whole("seed", seed, 0) and protocol == "knn":
         raise InputError(f"seed is {seed}, and the protocol knn draws nothing; it takes no seed.")
@@ -248,7 +253,10 @@ def probe(
 
 
 def evaluate(run: Path | str, test: Images, *, test_views: str | None = None, device: str = "auto") -> float:
-    """Test accuracy, in percent, of a supervised run's own classifier."""
+    """Test accuracy, in percent, of a supervised run's own classifier.
+
+    Raises InputError for a run that learned without labels, and for images without labels, or of other classes.
+    """
     place = pick_device(device)
     network = load_classifier(run, device=str(place))
     config = configuration(run)
@@ -270,7 +278,11 @@ def embed(
     device: str = "auto",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Tensor:
-    """The features of one layer (default: the last) for every image: float32 (images, features), flattened."""
+    """The features of one layer (default: the last) for every image: float32 (images, features), flattened.
+
+    Raises InputError for a layer that the run does not have, for images of other channels, and where the weights are not those
+    that the run wrote.
+    """
     place = pick_device(device)
     encoder = load_encoder(run, device=str(place))
     layer = len(encoder) if layer is None else layer
@@ -319,7 +331,9 @@ def margins(
     """Distances of a network's positive and negative pairs before training, and margins for the hinge loss by a rule.
 
     `config` and `options` are those of `train`; `images` stand in for the configured data. One `Margins` for each site: for all
-    of the network end to end, for every layer with its head layer by layer. The rule is that of `evaluation.margins.margins`.
+    of the network end to end, for every layer with its head layer by layer. The rule is that of `evaluation.margins.margins`,
+    whose arguments `batches` (of views to measure), `beyond` and `within` (shares between 0 and 1) are, and `progress`, which is
+    told the share of the batches that are measured.
 
     Raises InputError for a loss that has no pairs, and for shares that are not between 0 and 1.
     """
@@ -356,6 +370,9 @@ def reproduce(
         out: folder of what is rendered (default: `runs/paper/NAME-SCALE`).
         merge: results of a second machine, to be copied into `results` first.
         render: run nothing.
+        data_root, download: where the data sets are, and whether those that are not there are fetched, as in `train`.
+        workers, engine: how many cells run side by side (default: one a core), and what runs them, as in a sweep.
+        progress: told the share of the work that is done.
 
     Raises InputError for unknown names, and where the images cannot be had.
     """
@@ -373,7 +390,7 @@ def reproduce(
     if name in FIGURES:
         for option in asked:
             if option not in FIGURES[name].reads:
-                raise InputError(f"Nothing of {name} hangs on {option}; it takes {', '.join(FIGURES[name].reads)}.")
+                raise InputError(f"Nothing of {name} depends on {option}; it takes {', '.join(FIGURES[name].reads)}.")
         of_runs = cells is not None or merge or render or workers is not None or engine != "local" or seeds > 1
         if of_runs or kept != Path("results"):
             raise InputError(
@@ -441,7 +458,10 @@ def _sample(images: ImageSet, config: TrainConfig) -> Tensor:
 
 
 def page(run: Path | str) -> Path:
-    """Write a run's page anew: one self-contained HTML file in its folder."""
+    """Write a run's page anew: one self-contained HTML file in its folder. What cannot be drawn is said there.
+
+    Raises InputError for what is no run's folder.
+    """
     path = Path(run) / "page.html"
     config = configuration(run)
     write_page(
@@ -456,7 +476,7 @@ def page(run: Path | str) -> Path:
 def compare(runs: Sequence[Path | str], page: Path | str | None = None) -> Comparison:
     """Two runs or more side by side: what differs in their configurations and surroundings, and their results.
 
-    Written as an HTML page too where `page` names a file.
+    Written as an HTML page too where `page` names a file. Raises InputError for fewer than two different runs.
     """
     if isinstance(runs, str | Path):
         raise InputError(
@@ -523,7 +543,8 @@ def tensorboard(
     """Write a run for TensorBoard, and return the folder: curves, a sheet of views, histograms of the encoder's weights
     before and after training, and embeddings of `count` images. A run under way is written as far as it is.
 
-    `out`: default `tensorboard` in the run's folder. `images`: whose embeddings; default, those it learned from.
+    `out`: default `tensorboard` in the run's folder. `images`: whose embeddings; default, those it learned from. Raises
+    InputError without the package tensorboard, and for a folder that holds other files.
     """
     whole("count", count)
     run = Path(run)
@@ -573,7 +594,7 @@ def audit(
 
     `config` and `options` are those of `train`; loss, rule, schedule and network may be Python objects too: a function, a
     class, or a module, of which a copy is run. `images` stand in for the configured data; where those are a named set that is
-    not here, the built-in digits do, for no verdict hangs on what the images show. Each site learns for `steps` steps.
+    not here, the built-in digits do, for no verdict depends on what the images show. Each site learns for `steps` steps.
 
     >>> import torch
     >>> def squared(z_a, z_b):

@@ -317,7 +317,9 @@ def _views(argv: list[str]) -> int:
 
 def _audit(argv: list[str]) -> int:
     parser = _parser_with_recipe("audit", (*_WHILE_TRAINING, "device", "precision", "init_from", "download"))
-    parser.add_argument("--all", type=bool, default=False, help="every cell of the paper's tables, and nothing else")
+    parser.add_argument(
+        "--all", type=bool, default=False, help="every configuration of the paper's Tables 1 and 2, and nothing else"
+    )
     parser.add_argument(
         "--results", type=str | None, default=None, help="with --all: folder of the accuracies (results)"
     )

@@ -258,9 +258,9 @@ def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], prob
             row += ["" if test is None else test, "" if p is None else p]
         notes.append(
             "Less the first row: paired by seed; 95 % interval, and p by Student's t after Holm's correction for all rows below "
-            "the first; neither where one seed, or differences all alike, give none."
+            "the first. No interval and no p where there is one seed only, or where all differences are equal."
         )
-    said = f"{len(found)} runs, of a linear probe fitted on {probe.train} and scored on {probe.test}"
+    said = f"{len(found)} runs; accuracy of a linear probe fitted on {probe.train} and scored on {probe.test}"
     if probe.test_views is not None:
-        said += f" as {probe.test_views}"
+        said += f", deformed by the views {probe.test_views}"
     return Table(header, rows, f"{said}.", notes, digits=2)

@@ -7,13 +7,13 @@ layers here (convolutions, pools, elementwise activations) violate nothing.
 
 How each condition is read:
 
-* space: the error of a unit, and a weight's update, may hang on the unit's own activities, now and remembered, on the
+* space: the error of a unit, and a weight's update, may depend on the unit's own activities, now and remembered, on the
   weight's pre-synaptic activity, and on gates: numbers that only a threshold's crossing changes, one a comparison,
   broadcast to all units. A graded number made of other units' activities is no gate.
 * time: an update comes when its pre-synaptic activity is there. If the error at A waits for B, A's pre-synaptic
   activity has to be remembered; if besides the error at B needs A, no order of showing them helps. Memory of
   post-synaptic activity is allowed until the comparisons of its batch are over, not into later batches. One image's
-  share of an update may not hang on which other images are in the batch, once the errors at the output are given.
+  share of an update may not depend on which other images are in the batch, once the errors at the output are given.
 * simple: on the way from embeddings to their errors, and from these to the weights, nothing is divided by, normalized
   by, exponentiated, or multiplied with another embedding's activity, and no statistic of the batch is taken. A gate that
   thresholds such a number needs it too. The Hebbian product of error and pre-synaptic activity is allowed, as are

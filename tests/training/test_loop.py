@@ -1,6 +1,8 @@
 """The loop: numbers watched, nothing learned from what is not to be learned from, a run replayed."""
 
+import html
 import json
+import re
 from contextlib import suppress
 from dataclasses import replace
 
@@ -254,8 +256,17 @@ def test_weights_that_are_not_what_the_run_wrote_are_refused(tiny, images, tmp_p
     tensors = load_file(run / "weights.safetensors")
     tensors["encoder.1.linear.weight"][0] += 1e-6
     save_file(tensors, run / "weights.safetensors")
-    with pytest.raises(InputError, match=r"is not what the run wrote \(its hash differs\)"):
-        saccade.load_encoder(run)
+    said = "is not what the run wrote (its hash differs)"
+    reads = (
+        lambda: saccade.load_encoder(run),
+        lambda: saccade.probe(run, images, images),
+        lambda: saccade.embed(run, images),
+        lambda: saccade.export(run, tmp_path / "model"),
+    )
+    for read in reads:
+        with pytest.raises(InputError, match=re.escape(said)):
+            read()
+    assert said in html.unescape(saccade.page(run).read_text())
 
 
 def test_a_run_goes_on_from_the_encoder_that_it_began_with(tiny, images, tmp_path):

@@ -33,9 +33,10 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         image_shape: of X's rows of pixels: (height, width) or (height, width, channels). None: the grey square of as
             many pixels, or one row of pixels where no square has as many.
         layer: whose output `transform` gives, counted from 1; None: the last.
-        random_state: an integer is the run's seed, as in `saccade.train`.
+        random_state: an integer is the run's seed, as in `saccade.train`; of None or a RandomState one is drawn.
 
-    The others are the fields of `saccade.TrainConfig` of the same names; a batch larger than X is all of X.
+    The others are the fields of `saccade.TrainConfig` of the same names; epochs (10) and batch (50) have defaults of their own. A
+    batch larger than X is all of X.
 
     Attributes: `encoder_`, the layers as an `nn.Sequential`; `config_`, the configuration that was trained;
     `image_shape_`, (channels, height, width); `n_features_in_`.

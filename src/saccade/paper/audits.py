@@ -55,7 +55,7 @@ def audited(
         name = name_of(table, cell)
         if not cell.trained or name in reports:
             scores = {scale: by_cell[cell.name] for scale, by_cell in ours[table].items() if cell.name in by_cell}
-            label = (*cell.row, cell.column if cell.trained else "")
+            label = (*cell.row, (cell.variant or cell.column) if cell.trained else "")
             found.append(Audited(name, label, reports.get(name), scores, cell.published))
     return found
 

@@ -30,7 +30,7 @@ _SHEET = ("encoder_set", "views")
 @dataclass(frozen=True)
 class PaperFigure:
     """A figure without runs: its caption, at which scales it can be had, what makes its blocks, by file name, and the
-    options of a scale that those hang on."""
+    options of a scale that those depend on."""
 
     name: str
     caption: str

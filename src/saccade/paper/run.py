@@ -117,7 +117,7 @@ def _check(cell: Cell, scale: Scale, images: int) -> None:
 
 
 def refuse_idle(table: PaperTable, scale: str, changes: dict[str, Any]) -> None:
-    """Raises InputError for a change of the scale that no number of the table hangs on."""
+    """Raises InputError for a change of the scale that no number of the table depends on."""
     before = scaled(table.scales, scale)
     one_by_one = list(changes.items())
     if readings := changes.get("readings"):
@@ -131,7 +131,7 @@ def refuse_idle(table: PaperTable, scale: str, changes: dict[str, Any]) -> None:
         ]
         if trained[0] == trained[1]:
             what = f"the reading {value}" if option == "readings" else option
-            raise InputError(f"No number of {table.name} hangs on {what}; leave it out.")
+            raise InputError(f"No number of {table.name} depends on {what}; leave it out.")
 
 
 def _filled(config: TrainConfig) -> TrainConfig:
@@ -193,7 +193,7 @@ def checked(path: Path, cell: Cell, scale: Scale) -> dict[str, Any]:
         raise InputError(f"{path} is not what a cell writes; remove it to run the cell anew.")
     if path.stem != f"{found.get('cell')}-seed{found['seed']}":
         raise InputError(f"{path} holds cell {found.get('cell')}, seed {found['seed']}; it takes a file of that name.")
-    made = {name: value for name, value in made.items() if name != "runs"}  # on which no number hangs
+    made = {name: value for name, value in made.items() if name != "runs"}  # on which no number depends
     if changed := differences(made, json.loads(json.dumps(asdict(scale)))):
         raise InputError(f"{path} was made at another scale ({changed}); remove it to run the cell anew.")
     config = {name: value for name, value in found.get("config", {}).items() if name not in _OF_THE_JOB}

@@ -51,7 +51,7 @@ class Scale:
         return f"{size:,} pictures, {kind}" if self.sizes else kind
 
     def said(self, measure: str = "probe") -> str:
-        """The scale in a caption: what of it the numbers of a measure (see `scores`) hang on."""
+        """The scale in a caption: what of it the numbers of a measure (see `scores`) depend on."""
         encoder, train, test = self.sets
         sides = f" at {self.size}x{self.size} pixels" if self.size else ""
         margins = "".join(f", {name}={value:g}" for name, value in self.margins.items())

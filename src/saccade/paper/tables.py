@@ -24,6 +24,7 @@ class Cell:
     column: str
     options: dict[str, Any] = field(default_factory=dict)
     published: float | None = None
+    variant: str | None = None  # what its row and column do not say, or say of the others
     trained: bool = True
     probe_set: bool = False  # the encoder learns from the probe's pictures, without their labels
     deformed: bool = False  # it learns from views like the deformed test images
@@ -221,7 +222,14 @@ def _vgg(row: str, schedule: str, rule: str, five: float | None, one: float | No
 def _patches(schedule: str, published: float) -> Cell:
     # The authors' code: grey patches, batch 16, 16 negatives a positive.
     options = {"loss": "clapp-patches(reading=authors)", "schedule": schedule, "rule": "bp", "batch": 16, "size": 64}
-    return Cell(f"clapp-patches-{schedule}-bp", ("CLAPP, patches", schedule.upper(), "BP"), FIVE, options, published)
+    return Cell(
+        f"clapp-patches-{schedule}-bp",
+        ("CLAPP, patches", schedule.upper(), "BP"),
+        FIVE,
+        options,
+        published,
+        "16 negatives",
+    )
 
 
 TABLE2 = PaperTable(

@@ -36,7 +36,7 @@ def audit(config: TrainConfig, images: ImageSet | None = None, steps: int = STEP
     """Which of the paper's conditions the parts of a configuration meet, found by running it.
 
     The network is thinned: the same layers with an eighth of their channels, a small batch, 32 pixels a side, float64,
-    on the processor; no condition hangs on these. Batch and views are larger where loss or layers want it. A network
+    on the processor; no condition depends on these. Batch and views are larger where loss or layers want it. A network
     given by a dotted path stays as it is. `images` stand in for the configured ones. Each site learns for `steps` real
     steps, over which feedback weights are followed.
 
@@ -240,7 +240,7 @@ def _optimizer(model: Model) -> list[Finding]:
             "optimizer",
             "space",
             VIOLATED if spread else MET,
-            spread or ["each synapse's step hangs on its own gradients"],
+            spread or ["each synapse's step depends on its own gradients"],
         ),
         Finding("optimizer", "time", VIOLATED if shared else MET, shared[:1] or [memory]),
         Finding(

@@ -1,4 +1,4 @@
-"""The way from the error to the weights: what each weight's update hangs on, in a site, under its rule.
+"""The way from the error to the weights: what each weight's update depends on, in a site, under its rule.
 
 A site's updates are computed again and again with something changed and all else held (`world`).
 """
@@ -32,7 +32,7 @@ def moving(before: Updates, after: Updates, where: Callable[[str], bool] = lambd
 
 
 class _Named(Trace):
-    """A trace that knows the site's tensors by name, and which nodes hang on the data."""
+    """A trace that knows the site's tensors by name, and which nodes depend on the data."""
 
     names: dict[int, str]
     tainted: set[int]
@@ -68,7 +68,7 @@ def _rule(world: World, base: Updates) -> list[Finding]:
         "space": (space, "an update moves with its own unit's and its pre-synaptic unit's activity alone"),
         "time": (
             shares + _earlier(world),
-            "each image's share of an update hangs on that image, and nothing of earlier batches is kept",
+            "each image's share of an update depends on that image, and nothing of earlier batches is kept",
         ),
         "simple": (
             [*simple.values(), *statistic],
@@ -84,8 +84,8 @@ def _network(world: World) -> list[Finding]:
     maps = world.maps()
     operations = [_shown(op, kind) for op, kind in _forward_operations(world)]
     seen = {
-        "space": (_mixing_units(world, maps), "between two maps, each unit's activity hangs on that unit alone"),
-        "time": (_mixing_images(world), "an image's activity does not hang on the other images of the batch"),
+        "space": (_mixing_units(world, maps), "between two maps, each unit's activity depends on that unit alone"),
+        "time": (_mixing_images(world), "an image's activity does not depend on the other images of the batch"),
         "simple": (list(dict.fromkeys(operations)), "maps, pools and transfer functions of single units"),
     }
     return [Finding("network", c, VIOLATED if bad else MET, bad or [good]) for c, (bad, good) in seen.items()]
@@ -329,7 +329,7 @@ def _shown(op: Op, kind: str) -> str:
 
 
 def _complex(trace: Trace, tainted: set[int], ends: Iterable[int], *, products: bool) -> list[tuple[Op, str]]:
-    """The operations that `ends` hang on and that are not simple, each with what is not."""
+    """The operations that `ends` depend on and that are not simple, each with what is not."""
     kinds = ((op, complexity(op, tainted.__contains__, products=products, transfer=True)) for op in trace.behind(ends))
     return [(op, kind) for op, kind in kinds if kind]
 

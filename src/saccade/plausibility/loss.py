@@ -1,8 +1,8 @@
-"""The loss alone: what the error of each embedding hangs on.
+"""The loss alone: what the error of each embedding depends on.
 
 The loss is fed with made-up embeddings at several distances, in float64, and its errors (gradients) are looked at while
 something is changed. A change too small to carry anything over a threshold leaves every gate as it was: what moves then
-carries graded activity. A large change shows on whom an error hangs at all.
+carries graded activity. A large change shows on whom an error depends at all.
 """
 
 import copy
@@ -98,13 +98,13 @@ def examine(site: Any, shape: tuple[int, ...], images: int) -> tuple[list[Findin
     if not live:
         return undecided("no error arose, at any of the distances that were tried")
     try:
-        hangs = _dependence(subject, live)
+        depends = _dependence(subject, live)
     except (RuntimeError, ValueError) as error:
         raise Undecided(f"the loss could not be called again with other embeddings: {error}") from None
     queue = _queue(subject, live[len(live) // 2])
     space = _space(subject, live)
     operations, symmetric, gates, graded = _operations(subject, live)
-    time = _time(subject, hangs, queue)
+    time = _time(subject, depends, queue)
     labels = _labels(subject, live)
     findings = [
         Finding("loss", "space", VIOLATED if space[0] else MET, [space[1], *gates]),
@@ -113,7 +113,7 @@ def examine(site: Any, shape: tuple[int, ...], images: int) -> tuple[list[Findin
         Finding("loss", "asymmetric", VIOLATED if symmetric else MET, symmetric or [_one_way(subject)]),
         Finding("loss", "unsupervised", VIOLATED if labels else MET, labels or ["no label is among its arguments"]),
     ]
-    facts = LossFacts(time[2], _negatives(subject, hangs | hangs.T), not graded, _sign_cosine(subject, live))
+    facts = LossFacts(time[2], _negatives(subject, depends | depends.T), not graded, _sign_cosine(subject, live))
     return findings, facts
 
 
@@ -158,16 +158,16 @@ def _space(subject: Subject, cases: list[list[Tensor]]) -> tuple[bool, str]:
                         f"the error at units of list {'AB'[role]} moves with the activity of other units, although that "
                         "changed by too little to cross a threshold: more than gates reaches them"
                     )
-    return False, "a unit's error hangs on its own activities, now and remembered, and on gates alone"
+    return False, "a unit's error depends on its own activities, now and remembered, and on gates alone"
 
 
 # ------------------------------------------------------------------------------------------------------- (i) in time
 
 
 def _dependence(subject: Subject, cases: list[list[Tensor]]) -> Tensor:
-    """hangs[e, v]: does the error at view e hang on view v? Views are list A's, then B's (patches: every patch)."""
+    """depends[e, v]: does the error at view e depend on view v? Views are list A's, then B's (patches: every patch)."""
     each = cases[0][0].shape[: cases[0][0].ndim - len(subject.shape)].numel()
-    hangs = torch.zeros(subject.roles * each, subject.roles * each, dtype=torch.bool)
+    depends = torch.zeros(subject.roles * each, subject.roles * each, dtype=torch.bool)
     generator = torch.Generator().manual_seed(2)
     for z in cases:
         before = _per_view(subject.errors(z), each)
@@ -181,9 +181,9 @@ def _dependence(subject: Subject, cases: list[list[Tensor]]) -> Tensor:
                     drawn = torch.randn(flat.shape[1], generator=generator, dtype=flat.dtype)
                     flat[place] = flat[place] * (0.1 if size < 1 else 1) + size * z[0].abs().mean() * drawn
                 after = _per_view(subject.errors(changed), each)
-                hangs[:, view] |= (after - before).abs().amax(1) > _STILL * largest
-    hangs.fill_diagonal_(False)
-    return hangs
+                depends[:, view] |= (after - before).abs().amax(1) > _STILL * largest
+    depends.fill_diagonal_(False)
+    return depends
 
 
 def _per_view(errors: list[Any], each: int) -> Tensor:
@@ -192,34 +192,34 @@ def _per_view(errors: list[Any], each: int) -> Tensor:
     return torch.cat(flat)
 
 
-def _time(subject: Subject, hangs: Tensor, queue: int) -> tuple[bool, list[str], str]:
+def _time(subject: Subject, depends: Tensor, queue: int) -> tuple[bool, list[str], str]:
     """Is there an order of showing the views in which no update waits for a view that comes later?"""
-    reaches = hangs.clone()
-    for _ in range(int(torch.tensor(float(len(hangs))).log2().ceil()) + 1):
+    reaches = depends.clone()
+    for _ in range(int(torch.tensor(float(len(depends))).log2().ceil()) + 1):
         reaches |= (reaches.double() @ reaches.double()) > 0
     cycle = reaches & reaches.T
     if queue:
         declared = int(getattr(subject.loss, "queue", 0))
         undeclared = f", more than the {declared} that it declares" if queue > declared else ""
-        held = f"an error hangs on embeddings of earlier batches, up to {queue} of them{undeclared}"
+        held = f"an error depends on embeddings of earlier batches, up to {queue} of them{undeclared}"
         return True, [held], f"a queue of {queue} embeddings of earlier batches"
-    direct = hangs & hangs.T
+    direct = depends & depends.T
     if bool(cycle.any()):
         first, second = (int(k) for k in (direct if direct.any() else cycle).nonzero()[0])
         text = (
-            f"the error at {_view(subject, first, hangs)} waits for {_view(subject, second, hangs)}, and the other way "
+            f"the error at {_view(subject, first, depends)} waits for {_view(subject, second, depends)}, and the other way "
             "round: in any order, the pre-synaptic activity of one of them has to be remembered"
         )
         return True, [text], "the pre-synaptic activities of both views, until their comparisons are over"
-    others = int(hangs.sum(0).max())
+    others = int(depends.sum(0).max())
     if not others:
         return False, ["the error at a view needs no other view"], "nothing but what is seen now"
     order = "the remembered views come first, and carry no update that waits for a later one"
     return False, [order], f"one anchor's embedding, while {others} other views are seen"
 
 
-def _view(subject: Subject, number: int, hangs: Tensor) -> str:
-    role, place = divmod(number, len(hangs) // subject.roles)
+def _view(subject: Subject, number: int, depends: Tensor) -> str:
+    role, place = divmod(number, len(depends) // subject.roles)
     return f"{'AB'[role]}[{place}]"
 
 
@@ -234,7 +234,7 @@ def _negatives(subject: Subject, links: Tensor) -> int:
 
 
 def _queue(subject: Subject, z: list[Tensor], patience: int = 8, most: int = 2000) -> int:
-    """How many embeddings of earlier batches an error hangs on: change a batch, and follow the errors of later ones."""
+    """How many embeddings of earlier batches an error depends on: change a batch, and follow the errors of later ones."""
     first, second = copy.deepcopy(subject.loss), copy.deepcopy(subject.loss)
     generator = torch.Generator().manual_seed(3)
     scale = z[0].abs().mean()

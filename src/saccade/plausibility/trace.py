@@ -70,7 +70,7 @@ class Trace(TorchDispatchMode):
         kwargs = kwargs or {}
         inputs = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         name = re.sub(r"^_foreach_|_$", "", function.overloadpacket.__name__)
-        # A tensor that is only as large as another hangs on none of its numbers: each backward pass begins with one.
+        # A tensor that is only as large as another depends on none of its numbers: each backward pass begins with one.
         reads = [] if name.startswith("new_") or name.endswith("_like") else [self.node(x) for x in inputs]
         arguments = tree_map(lambda x: Node(self.node(x)) if isinstance(x, Tensor) else x, [*args, *kwargs.values()])
         written = {id(x) for x in _mutated(function, args, kwargs)}
@@ -114,7 +114,7 @@ class Trace(TorchDispatchMode):
         return self._count
 
     def behind(self, nodes: Iterable[int], follow: Callable[[int], bool] = lambda node: True) -> list[Op]:
-        """The operations that `nodes` hang on, in the order in which they ran, following nodes that `follow` allows."""
+        """The operations that `nodes` depend on, in the order in which they ran, following nodes that `follow` allows."""
         waiting, seen, found = [n for n in nodes if follow(n)], set(), set()
         while waiting:
             node = waiting.pop()
@@ -128,7 +128,7 @@ class Trace(TorchDispatchMode):
         return [op for op in self.ops if id(op) in found]
 
     def after(self, nodes: Iterable[int]) -> set[int]:
-        """The nodes that hang on `nodes`, and these."""
+        """The nodes that depend on `nodes`, and these."""
         found = set(nodes)
         for op in self.ops:
             if found.intersection(op.reads):

@@ -93,7 +93,7 @@ class World:
         }
 
     def maps(self) -> dict[str, list[str]]:
-        """The owners of forward weights, with the names of their matrices that their output hangs on."""
+        """The owners of forward weights, with the names of their matrices that their output depends on."""
         owners, found = self.owners(), {}
         for call in self.calls:
             module = copy.deepcopy(owners[call.owner])

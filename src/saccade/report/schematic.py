@@ -36,7 +36,7 @@ INK, FAINT, UP, SHARED, OWN, LEARNS = "#1d2733", "#9aa3ad", "#4d4d4d", "#d55e00"
 class Carriers:
     """How the error reaches one stage (a layer or the head): from the stage `above`, through `names`.
 
-    names: tensors of the site on which this step down hangs; shared: those of them that also carry signals up.
+    names: tensors of the site on which this step down depends; shared: those of them that also carry signals up.
     moving: those that learn. above: None where the error comes straight from the embedding.
     """
 
@@ -92,7 +92,7 @@ def _carriers(world: World) -> tuple[Carriers, ...] | None:
     try:
         world, base = world.with_fixed_errors()
         stages = _stages(world.site)
-        served: dict[str, set[int]] = {}  # by each tensor: the stages whose updates hang on it
+        served: dict[str, set[int]] = {}  # by each tensor: the stages whose updates depend on it
         for name, tensor in world.site.state_dict().items():
             if tensor.ndim > 1 and tensor.is_floating_point() and not name.startswith(("slow.", "loss.")):
 

@@ -197,7 +197,7 @@ class DifferenceTargetPropagation(Backpropagation):
     def _shift_below(inverse: nn.Module, shift: Tensor) -> Tensor:
         """g(x + shift) - g(x): the difference correction leaves only what the target changes.
 
-        An inverse is linear but for its bias, so this hangs on the shift alone, whatever x is.
+        An inverse is linear but for its bias, so this depends on the shift alone, whatever x is.
         """
         with torch.no_grad(), torch.autocast(shift.device.type, enabled=False):
             return inverse(shift) - inverse(torch.zeros_like(shift[:1]))

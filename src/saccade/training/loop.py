@@ -40,7 +40,7 @@ from .model import Model, build, settle, train_step
 from .own_code import failures_told, own_code, refuse_other_code
 from .weights import WEIGHTS, fingerprint, read_weights, refuse_other_start
 
-CONDITIONS = ("versions", "hardware", "source", "device", "precision", "processes")  # on which a run's bits hang
+CONDITIONS = ("versions", "hardware", "source", "device", "precision", "processes")  # on which a run's bits depend
 LOG_EVERY = 50  # steps, or an epoch where that is shorter
 
 Progress = Callable[[int, int, float], None]  # step, steps in all, running loss

@@ -35,7 +35,7 @@ def verify(
     """Replay a run's first steps, up to its `rows`-th logged loss, and compare every line of the metrics exactly.
 
     The replay is made in a temporary folder, in the precision and with the number of threads that the run was made in:
-    sums are split between threads, and so their last bits hang on it. `images` stands in for the configured data.
+    sums are split between threads, and so their last bits depend on it. `images` stands in for the configured data.
 
     A run that went on under other conditions is replayed up to there. Raises InputError where the run logged nothing before,
     or its images, the encoder that it began with, or parts of the user's own, are not these.
