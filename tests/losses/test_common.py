@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from saccade.errors import InputError
 from saccade.losses.clapp import CLAPP, clapp
 from saccade.losses.clapp_patches import CLAPPPatches, clapp_patches, terms
-from saccade.losses.common import Distances, l1_distances
+from saccade.losses.common import Distances, check_grid, l1_distances
 from saccade.losses.hinge import ContrastiveHinge, contrastive_hinge
 from saccade.losses.hinge_patches import hinge_patches, pairs
 from saccade.losses.simclr import SimCLR, simclr
@@ -115,6 +115,13 @@ def test_grids_that_are_no_pair_are_refused():
         hinge_patches(a, b, torch.zeros(2, 3, 2, 1, dtype=torch.int64))
     with pytest.raises(InputError, match="two lists of one shape"):
         clapp_patches(a, b, zeros(1, 3, 3), [])
+
+
+def test_the_least_that_a_loss_takes():
+    one = torch.ones(1, 4)
+    assert clapp(one, one, torch.eye(4)) == 0 and contrastive_hinge(one, one) == 0 == simclr(one, one)
+    assert clapp(torch.ones(2, 4), torch.ones(2, 4), torch.eye(4), reduction="mean") == 5  # the other image, at 1 + 4
+    check_grid(3, 1, 2)
 
 
 def test_places_of_patches_are_made_on_the_device():
