@@ -14,7 +14,7 @@ import ranks
 from saccade.data import load
 from saccade.paper import FIGURES, TABLES, Cell, PaperTable, Scale, results
 from saccade.paper.audits import audited
-from saccade.paper.results import comparisons, corruptions, drawn
+from saccade.paper.results import Found, comparisons, corruptions, drawn
 from saccade.paper.results import found as kept
 from saccade.paper.scales import CIFAR
 from saccade.paper.tables import CONSTRAINED
@@ -143,19 +143,18 @@ def audits(made: dict[str, Any]) -> str:
 
 
 def table1() -> str:
-    """Table 1 at the largest scale that has results."""
+    """Table 1 at the largest scale that has results; its numbers lead there."""
     table = TABLES["table1"]
     scale, have = next((one, have) for one in table.scales.values() if any((have := kept(table, one, HERE)).values()))
     more = "All tables and figures, at other scales too, and what they say: [docs/paper.md](docs/paper.md)."
-    return f"### Table 1, {scale.name} scale\n\n{to_markdown(results(table.at(scale), scale, have))}\n{more}\n"
+    ours = results(table.at(scale), scale, have, links=partial(_result, table, scale, have, home="results"))
+    return f"### Table 1, {scale.name} scale\n\n{to_markdown(ours)}\n{more}\n"
 
 
 def paper() -> str:
     """All that there are results of, table by table and scale by scale, and the figures, which go to docs/paper."""
     folder = HERE.parent / "docs" / "paper"
     folder.mkdir(exist_ok=True)
-    for drawing in folder.glob("*.svg"):  # of results that may be gone
-        drawing.unlink()
     parts = []
     for whole in TABLES.values():
         for scale in scales_of(whole):
@@ -166,7 +165,7 @@ def paper() -> str:
             if not any(have.values()):
                 continue
             parts.append(f"## {spaced(table.name)}, {scale.name} scale\n")
-            links = partial(_result, table, scale)
+            links = partial(_result, table, scale, have)
             more = [*comparisons(table, scale, have, links=links), corruptions(table, scale, have, links=links)]
             parts += [to_markdown(one) for one in (results(table, scale, have, links=links), *more) if one is not None]
             for name, figure in drawn(table, scale, have).items():
@@ -175,7 +174,11 @@ def paper() -> str:
         parts.append(f"## {spaced(name)}\n")
         drawings = FIGURES[name].make(CIFAR["tiny"], load)
         parts += [_figure(folder, each, figure) for each, figure in drawings.items() if isinstance(figure, Svg)]
-    return "\n".join(parts)
+    text = "\n".join(parts)
+    for drawing in folder.glob("*.svg"):
+        if f"](paper/{drawing.name})" not in text:  # of results that are gone
+            drawing.unlink()
+    return text
 
 
 def changed(table: PaperTable) -> list[Scale]:
@@ -206,7 +209,7 @@ def readings() -> str:
         row: list[Any] = [scale.views, scale.pairs, scale.probe_epochs]
         for cell in cells:
             scores = [one["accuracy"] for one in found[cell.name]]
-            row.append(Link(spread(scores), _result(table, scale, cell)) if scores else None)
+            row.append(Link(spread(scores), _result(table, scale, found, cell)) if scores else None)
         rows.append(row)
     header = ["views", "pairs", "probe's epochs", *(" ".join(filter(None, cell.row)) for cell in cells)]
     caption = (
@@ -238,15 +241,15 @@ def cost() -> str:
     machines = " or ".join(sorted({row["hardware"]["processor"] for rows in have.values() for row in rows}))
     caption = (
         f"Minutes of one core that an encoder of Table 1 took at small scale, in bfloat16 ({machines}): median over seeds, of runs "
-        f"that had others beside them. The {len(published)} published cells together: {sum(published):.0f}"
+        f"that had others beside them. The {len(published)} cells that the paper has a number of together: {sum(published):.0f}; all "
+        f"{len(minutes)}: {sum(minutes.values()):.0f}"
     )
     return f"{to_markdown(Table([*table.names, *columns], rows, f'{caption}.', digits=1))}\n"
 
 
-def _result(table: PaperTable, scale: Scale, cell: Cell) -> str:
-    """The path, from docs, of a cell's first result: it holds the configuration of its run."""
-    [first, *_] = kept(table, scale, HERE)[cell.name]
-    return f"../results/{table.name}/{scale.name}/{cell.name}-seed{first['seed']}.json"
+def _result(table: PaperTable, scale: Scale, have: Found, cell: Cell, home: str = "../results") -> str:
+    """The path, from docs or from where the results are at `home`, of a cell's first result: it holds its configuration."""
+    return f"{home}/{table.name}/{scale.name}/{cell.name}-seed{have[cell.name][0]['seed']}.json"
 
 
 def spaced(name: str) -> str:

@@ -365,7 +365,8 @@ def reproduce(
     Args:
         name: `table1` to `table4`, `pooling`, `supplement-b`, `supplement-c`, `figure1` to `figure9`.
         scale: paper, small, tiny, mini, smoke or digits; `changes` (see `paper.scaled`) make another of it.
-        cells: some of a table's cells, by name; default: all. `seeds`: how many, from 0.
+        cells: some of a table's cells, by name, or `["published"]`, those that the paper has a number of; default: all. `seeds`:
+            how many, from 0.
         results: folder of the results, one JSON file a cell and seed: what is there is not run again.
         out: folder of what is rendered (default: `runs/paper/NAME-SCALE`).
         merge: results of a second machine, to be copied into `results` first.

@@ -569,7 +569,7 @@ def _reproduce(argv: list[str]) -> int:
         "--cells",
         type=str | None,
         default=None,
-        help="names of cells, with commas between (default: all; a wrong one lists them)",
+        help="names with commas between, or published, those that the paper has numbers of (default: all; a wrong name lists them)",
     )
     terminal.add_int(parser, "--seeds", 1, "how many seeds")
     changes = {

@@ -303,8 +303,59 @@ def test_layers_are_drawn_from_the_first(panels):
     )
 
 
-def test_results_whose_scores_alone_differ_are_not_merged(tmp_path):
-    for machine, score in (("ours", 1.0), ("theirs", 2.0)):
-        put(tmp_path / machine, "random", 50.0, more={"scores": {"layer 1": score}})
-    with pytest.raises(InputError, match="differ in table1/tiny/random-seed0.json"):
+def put_curve(out, **changes):
+    """A result of a cell of Figure 6, whole but for the changes; None leaves a part out."""
+    path = out / "figure6" / "tiny" / "hinge-e2e-bp-full-seed0.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {"table": "figure6", "cell": "hinge-e2e-bp-full", "seed": 0, "points": [[0.1, 2.0], [0.2, 1.0]]}
+    about |= {"scores": {"first tenth": 2.0, "last tenth": 1.0}, "scale": asdict(TABLES["figure6"].scales["tiny"])}
+    path.write_text(json.dumps({name: value for name, value in (about | ABOUT | changes).items() if value is not None}))
+
+
+@pytest.mark.parametrize(
+    "other", [{"scores": {"first tenth": 2.0, "last tenth": 0.5}}, {"points": [[0.1, 2.0], [0.2, 1.5]]}]
+)
+def test_results_whose_numbers_differ_are_not_merged(tmp_path, other):
+    put_curve(tmp_path / "ours")
+    put_curve(tmp_path / "theirs")
+    assert merge(tmp_path / "theirs", tmp_path / "ours") == 0
+    put_curve(tmp_path / "theirs", **other)
+    with pytest.raises(InputError, match="differ in figure6/tiny/hinge-e2e-bp-full-seed0.json"):
         merge(tmp_path / "theirs", tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({part: value} for part in ("config", "run", "versions", "hardware", "source") for value in (None, "x")),
+        *({part: None} for part in ("command", "date", "points", "scores")),
+        {"hardware": {"processor": "a processor"}},
+        {"scores": {"first tenth": 2.0}},
+        {"accuracy": None, "scores": {"first tenth": 2.0, "last tenth": True}},
+    ],
+    ids=str,
+)
+def test_results_that_are_not_whole_are_refused_and_none_is_merged(tmp_path, changes):
+    put_curve(tmp_path / "theirs", **changes)
+    with pytest.raises(InputError, match="is not what a cell writes; remove it to run the cell anew"):
+        merge(tmp_path / "theirs", tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+
+
+def test_a_result_of_another_table_or_beyond_100_percent_is_refused(tmp_path):
+    put_curve(tmp_path, table="table1")
+    with pytest.raises(InputError, match="holds a cell of table1; it takes one of figure6"):
+        kept(TABLES["figure6"], TABLES["figure6"].scales["tiny"], tmp_path)
+    put(tmp_path, "random", 50.0, more={"scores": dict.fromkeys(TABLE.columns, 250.0)})
+    with pytest.raises(InputError, match="is not what a cell writes"):
+        kept(TABLE, SCALE, tmp_path)
+
+
+def test_a_measure_that_no_picture_has_is_not_missing():
+    table = TABLES["figure8"]
+    scale = table.scales["digits"]
+    layers = dict.fromkeys(table.columns_at(scale), 1.0)
+    have = {cell.name: [] for cell in table.cells} | {"random": [ABOUT | {"seed": 0, "scores": {"kNN, class": layers}}]}
+    assert {row[3] for row in results(table, scale, have).rows} == {"kNN, class"}
+    nothing = {cell.name: [] for cell in table.cells}
+    assert {row[3] for row in results(table, scale, nothing).rows} == {*table.rows}

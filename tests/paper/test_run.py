@@ -383,7 +383,14 @@ def test_results_that_are_no_scores_are_not_merged(tmp_path, accuracy):
     row.pop("scores", None)
     path.write_text(json.dumps(row).replace('"HERE"', accuracy))
     with pytest.raises(InputError, match="is not what a cell writes"):
-        running.checked(path, *running.chosen(TABLES["table1"], ["random"]), FEW)
+        running.checked(path, TABLES["table1"], *running.chosen(TABLES["table1"], ["random"]), FEW)
+
+
+def test_cells_that_the_paper_has_a_number_of():
+    found = [cell.name for cell in running.chosen(TABLES["table1"], ["published"])]
+    assert len(found) == 22 and "random" in found and not any("sgd" in name or "same" in name for name in found)
+    with pytest.raises(InputError, match="Unknown cell 'published'"):
+        running.chosen(TABLES["figure7"], ["published"])
 
 
 def test_figure_8_says_how_many_test_images_it_is_of():

@@ -93,7 +93,21 @@ def test_tables_are_audited_once_a_configuration(tmp_path, several, monkeypatch)
     folder = tmp_path / "table1" / "tiny"
     folder.mkdir(parents=True)
     for seed, accuracy in enumerate((50.0, 52.0)):
-        result = {"cell": "hinge-e2e-rf-full", "seed": seed, "accuracy": accuracy}
+        result = {
+            "table": "table1",
+            "cell": "hinge-e2e-rf-full",
+            "seed": seed,
+            "accuracy": accuracy,
+            "command": "",
+            "date": "",
+        }
+        result |= {
+            "config": {},
+            "run": {},
+            "source": {},
+            "versions": {"torch": ""},
+            "hardware": {"processor": "", "threads": 1},
+        }
         result["scale"] = asdict(TABLES["table1"].scales["tiny"])
         (folder / f"hinge-e2e-rf-full-seed{seed}.json").write_text(json.dumps(result))
     found = audited(tmp_path)

@@ -8,6 +8,7 @@ compression are those of their CIFAR-10-C.
 import hashlib
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,13 +107,14 @@ def kept(images: ImageSet, what: str, make: Callable[[], ImageSet], folder: Path
     """What `make` makes of the images; the second time, it is read from `folder`.
 
     The file's name is a hash of the images and of `what`, a text that says all that the result depends on beside them. The
-    result's `fingerprint` is what tells whether another machine made the same.
+    result's `fingerprint` is what tells whether another machine made the same. What cannot be read there is made anew.
     """
     text = f"{images.fingerprint()} {what}, version {_VERSION}"
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
-    if path.exists():
-        pictures, _ = read_npz(path, free_memory() // 2)
-        return _like(images, torch.from_numpy(np.array(pictures)), f"{images.name} as {what}")
+    with suppress(InputError):
+        if path.exists():
+            pictures, _ = read_npz(path, free_memory() // 2)
+            return _like(images, torch.from_numpy(np.array(pictures)), f"{images.name} as {what}")
     made = make()
     folder.mkdir(parents=True, exist_ok=True)
     stream = io.BytesIO()

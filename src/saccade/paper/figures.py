@@ -64,7 +64,7 @@ def _deformed(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
     columns = [deformed(images, views).batch(torch.arange(len(images))).float() / 255 for views in policies.values()]
     caption = (
         f"Test pictures, and the same under {parse_call(views).name} of strength {', '.join(policies)}, as classifiers are "
-        "tested on them."
+        f"tested on them; where one strength is named, it is that of {views}."
         if strengths(views)
         else f"Test pictures, and the same under {views}, as classifiers are tested on them."
     )
@@ -74,9 +74,9 @@ def _deformed(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
 def _supplement(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
     letters = MNIST[scale.name.partition(",")[0]]
     parts = (
-        ("cifar100", scale.sets[0], scale.views),
-        ("letters", letters.sets[0], letters.views),
-        ("digits", letters.sets[2], letters.test_views or "none"),
+        ("table1", scale.sets[0], scale.views),
+        ("table4", letters.sets[0], letters.views),
+        ("table4-test", letters.sets[2], letters.test_views or "none"),
     )
     return {
         f"supplement-b-{name}": _sheet(
@@ -130,7 +130,7 @@ FIGURES: dict[str, PaperFigure] = {
         PaperFigure("figure9", "Deformed test pictures", ROBUST, _deformed, ("test_set", "test_views", "strength")),
         PaperFigure(
             "supplement-b",
-            "Deformed CIFAR-100, letters and digits",
+            "Deformed pictures of the sets that Tables 1 and 4 learn from, and that Table 4 tests on",
             {name: scale for name, scale in CIFAR.items() if name in MNIST},
             _supplement,
             _SHEET,

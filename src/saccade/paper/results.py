@@ -30,7 +30,11 @@ def found(table: PaperTable, scale: Scale, out: Path) -> Found:
     by_cell: Found = {}
     for cell in table.cells:
         paths = (out / table.name / scale.name).glob(f"{cell.name}-seed*.json")
-        rows = [checked(path, cell, scale) for path in paths if path.stem.removeprefix(f"{cell.name}-seed").isdecimal()]
+        rows = [
+            checked(path, table, cell, scale)
+            for path in paths
+            if path.stem.removeprefix(f"{cell.name}-seed").isdecimal()
+        ]
         by_cell[cell.name] = sorted(rows, key=lambda row: row["seed"])
     return by_cell
 
@@ -43,13 +47,16 @@ def results(table: PaperTable, scale: Scale, have: Found, *, links: Links | None
     columns = table.columns_at(scale)
     same = _same_pictures(table, scale)
     published = {cell.column for cell in table.cells if cell.published is not None}
+    # A measure that no cell's pictures can have, such as of vehicles among digits, is not missing.
+    measured = {name for rows in have.values() for row in rows for name in row.get("scores", {})}
+    inners = [name for name in table.rows if name in measured] or table.rows or (None,)
     header = [*table.names]
     for column in columns:
         header += [column, *(["published", *(["difference"] if same else [])] if column in published else [])]
     rows = []
     for row in dict.fromkeys(cell.row for cell in table.cells):
         cells = [cell for cell in table.cells if cell.row == row]
-        for inner in table.rows or (None,):
+        for inner in inners:
             line: list[Entry] = [*row] if inner is None else [*row, inner]
             for column in columns:
                 cell = next((c for c in cells if c.column in (column, "")), None)
@@ -183,7 +190,7 @@ def comparisons(table: PaperTable, scale: Scale, have: Found, *, links: Links | 
         ]
         if exact := [2 / 2**test.n for test in tests if test and test.exact is not None]:
             notes[0] += (
-                f" Sign flips take nothing for granted, and with so few seeds cannot give less than {min(exact):g}."
+                f" Sign flips take them to be symmetric about 0 and no more, and with so few seeds cannot give less than {min(exact):g}."
             )
         if same:
             notes[0] += (

@@ -54,7 +54,7 @@ def run_cells(
     for seed, cell in product(seeds, wanted):
         path = result_path(out, table, scale, cell, seed)
         if path.exists():
-            checked(path, cell, scale)
+            checked(path, table, cell, scale)
         else:
             missing.append((seed, cell, path))
     if workers is not None and engine != "local":
@@ -141,8 +141,11 @@ def _filled(config: TrainConfig) -> TrainConfig:
 
 
 def chosen(table: PaperTable, cells: list[str] | None) -> list[Cell]:
-    """The table's cells of these names, or all. Raises InputError for a name that it has not, and for no name."""
+    """The table's cells of these names, those that the paper has a number of (`published`), or all. Raises InputError for a
+    name that it has not, and for no name."""
     known = [cell.name for cell in table.cells]
+    if cells == ["published"] and any(cell.published is not None for cell in table.cells):
+        return [cell for cell in table.cells if cell.published is not None]
     for name in known if cells is None else cells or [""]:
         if name not in known:
             raise InputError(f"Unknown cell {name!r} of {table.name}; it takes {', '.join(known)}.")
@@ -170,33 +173,46 @@ def result_path(out: Path, table: PaperTable, scale: Scale, cell: Cell, seed: in
 
 
 _TAKES = "what a cell writes; remove it to run the cell anew"
+_KINDS = {"table": str, "cell": str, "seed": int, "command": str, "date": str}  # of what every result holds
+_KINDS |= dict.fromkeys(("scale", "config", "run", "versions", "hardware", "source"), dict)
+_MEASURED = ("accuracy", "scores", "curve", "corruptions", "points", "quantiles", "map")  # in which two machines agree
 
 
-def _are_scores(values: Any) -> bool:
-    """Finite numbers by name, or by name and name."""
-    if not isinstance(values, dict) or not values:
+def _numbers(values: Any) -> list[Any]:
+    """The values of a mapping, or of the mappings that are its values."""
+    inner = values.values() if isinstance(values, dict) else []
+    return [one for value in inner for one in (value.values() if isinstance(value, dict) else [value])]
+
+
+def _is_whole(found: dict[str, Any], table: PaperTable, scale: Scale) -> bool:
+    """Whether a result holds what its table's measure writes."""
+    if any(type(found.get(name)) is not kind for name, kind in _KINDS.items()):
         return False
-    numbers = [one for value in values.values() for one in (value.values() if isinstance(value, dict) else [value])]
-    return all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in numbers)
+    measure, columns = MEASURES[table.measure], set(table.columns_at(scale))
+    scores = found.get("scores", {name: found.get("accuracy") for name in columns})
+    numbers = [*_numbers(scores), *([found["accuracy"]] if "accuracy" in found else [])]
+    if not numbers or not all(type(one) in (int, float) and math.isfinite(one) for one in numbers):
+        return False
+    if measure.percent and not all(0 <= one <= 100 for one in numbers):
+        return False
+    rows = [one for one in scores.values() if isinstance(one, dict)] or [scores]
+    told = {"torch"} <= found["versions"].keys() and {"processor", "threads"} <= found["hardware"].keys()
+    return told and all(columns <= row.keys() for row in rows) and all(name in found for name in measure.holds)
 
 
-def checked(path: Path, cell: Cell, scale: Scale) -> dict[str, Any]:
+def checked(path: Path, table: PaperTable, cell: Cell, scale: Scale) -> dict[str, Any]:
     """A cell's result. Raises InputError where it is none, or was made when the cell or the scale of that name was another."""
     found = read_json(path, _TAKES)
-    made, scores, accuracy = (found.get(name) for name in ("scale", "scores", "accuracy"))
-    if not (
-        isinstance(made, dict)
-        and type(found.get("seed")) is int
-        and _are_scores({"accuracy": accuracy} if scores is None else scores)
-        and (accuracy is None or (_are_scores({"accuracy": accuracy}) and 0 <= accuracy <= 100))
-    ):
+    if not _is_whole(found, table, scale):
         raise InputError(f"{path} is not what a cell writes; remove it to run the cell anew.")
+    if found["table"] != table.name:
+        raise InputError(f"{path} holds a cell of {found['table']}; it takes one of {table.name}.")
     if path.stem != f"{found.get('cell')}-seed{found['seed']}":
         raise InputError(f"{path} holds cell {found.get('cell')}, seed {found['seed']}; it takes a file of that name.")
-    made = {name: value for name, value in made.items() if name != "runs"}  # on which no number depends
+    made = {name: value for name, value in found["scale"].items() if name != "runs"}  # on which no number depends
     if changed := differences(made, json.loads(json.dumps(asdict(scale)))):
         raise InputError(f"{path} was made at another scale ({changed}); remove it to run the cell anew.")
-    config = {name: value for name, value in found.get("config", {}).items() if name not in _OF_THE_JOB}
+    config = {name: value for name, value in found["config"].items() if name not in _OF_THE_JOB}
     if changed := differences(config, asdict(config_of(cell, scale, found["seed"], MANY))):
         raise InputError(f"{path} was trained otherwise ({changed}); remove it to run the cell anew.")
     return found
@@ -221,7 +237,7 @@ def merge(source: Path, out: Path) -> int:
     """Copy the results of a second machine's folder that `out` has not; returns how many came.
 
     Raises InputError, with nothing copied, where `source` is no folder of results, for a file in it that is no result of a
-    cell and scale as they are now, and where both have a result whose scores differ.
+    cell and scale as they are now, and where both have a result whose numbers differ.
     """
     results = sorted(path for name in TABLES for path in source.glob(f"{name}/*/*-seed*.json"))
     if not results:
@@ -233,11 +249,11 @@ def merge(source: Path, out: Path) -> int:
             raise InputError(f"{theirs} is no result of a cell; merge takes a folder of results.")
         table = TABLES[theirs.parent.parent.name]
         [cell] = chosen(table, [str(found["cell"])])
-        checked(theirs, cell, _as_named(table, theirs.parent.name, found["scale"]))
+        checked(theirs, table, cell, _as_named(table, theirs.parent.name, found["scale"]))
         ours = out / theirs.relative_to(source)
         if not ours.exists():
             new.append((theirs, ours))
-        elif any(found.get(name) != read_json(ours, _TAKES).get(name) for name in ("accuracy", "scores")):
+        elif any(found.get(name) != read_json(ours, _TAKES).get(name) for name in _MEASURED):
             differ.append(str(ours.relative_to(out)))
     if differ:
         raise InputError(

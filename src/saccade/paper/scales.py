@@ -67,7 +67,7 @@ class Scale:
         )
         if measure == "curve":
             return said
-        deformed = f" deformed by {self.test_views}" if self.test_views else ""
+        deformed = f" under {self.test_views}" if self.test_views else ""
         plain = ", plain and" if measure == "tested" and deformed else ""
         if measure != "separation":
             seen = "" if self.probe_views == "none" else f" seen by {self.probe_views}"

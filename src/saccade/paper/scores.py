@@ -387,17 +387,20 @@ _PROBED = frozenset({*AFTERWARDS, "probe_set"})
 
 
 class Measure(NamedTuple):
-    """What is measured of a cell, and the options of a scale that it reads beside those that training does."""
+    """What is measured of a cell, the options of a scale that it reads beside those that training does, what a result holds of
+    it beside `scores` or `accuracy`, and whether its scores are percentages."""
 
     of: Callable[[Job], dict[str, Any]]
     reads: frozenset[str]
+    holds: tuple[str, ...] = ()
+    percent: bool = False
 
 
 MEASURES: dict[str, Measure] = {
-    "probe": Measure(probe, _PROBED),
-    "tested": Measure(tested, _PROBED - {"probe_views"}),
-    "layers": Measure(layers, _PROBED),
-    "curve": Measure(curve, frozenset()),
-    "separation": Measure(separation, frozenset({"test_set", "test_views", "strength"})),
-    "margins": Measure(margins, frozenset({"encoder_set", "batch", "m1", "m2"})),
+    "probe": Measure(probe, _PROBED, percent=True),
+    "tested": Measure(tested, _PROBED - {"probe_views"}, ("curve", "corruptions", "images"), percent=True),
+    "layers": Measure(layers, _PROBED, percent=True),
+    "curve": Measure(curve, frozenset(), ("points",)),
+    "separation": Measure(separation, frozenset({"test_set", "test_views", "strength"}), ("images",)),
+    "margins": Measure(margins, frozenset({"encoder_set", "batch", "m1", "m2"}), ("quantiles", "m1", "m2")),
 }
