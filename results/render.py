@@ -147,7 +147,9 @@ def table1() -> str:
     table = TABLES["table1"]
     scale, have = next((one, have) for one in table.scales.values() if any((have := kept(table, one, HERE)).values()))
     more = "All tables and figures, at other scales too, and what they say: [docs/paper.md](docs/paper.md)."
-    ours = results(table.at(scale), scale, have, links=partial(_result, table, scale, have, home="results"))
+    # By way of docs: the documentation's site takes the README in, and finds what is there.
+    links = partial(_result, table, scale, have, home="docs/../results")
+    ours = results(table.at(scale), scale, have, links=links)
     return f"### Table 1, {scale.name} scale\n\n{to_markdown(ours)}\n{more}\n"
 
 
