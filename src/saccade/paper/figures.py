@@ -64,7 +64,7 @@ def _deformed(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
     columns = [deformed(images, views).batch(torch.arange(len(images))).float() / 255 for views in policies.values()]
     caption = (
         f"Test pictures, and the same under {parse_call(views).name} of strength {', '.join(policies)}, as classifiers are "
-        f"tested on them; where one strength is named, it is that of {views}."
+        f"tested on them; Table 3's scores are under {views}."
         if strengths(views)
         else f"Test pictures, and the same under {views}, as classifiers are tested on them."
     )
