@@ -36,7 +36,7 @@ def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu"
 def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
     """Within, torch's global generators, which modules draw from, begin at the key; afterwards they are where they were."""
     start = key(seed, *purpose)
-    # torch.manual_seed does the same and looks for every kind of device, which takes longer than some layers do.
+    # torch.manual_seed does the same, and looks for every kind of device at each call: 0.2 ms at each site of each step.
     generators = [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]
     before = [generator.get_state() for generator in generators]
     for generator in generators:
