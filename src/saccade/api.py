@@ -42,6 +42,7 @@ from .paper.audits import audited
 from .paper.figures import draw
 from .paper.results import write as write_table
 from .paper.run import check_cells, chosen, refuse_idle
+from .paper.scales import with_letters
 from .plausibility.audit import audit as run_audit
 from .plausibility.own import named
 from .plausibility.verdict import Report
@@ -364,7 +365,8 @@ def reproduce(
 
     Args:
         name: `table1` to `table4`, `pooling`, `supplement-b`, `supplement-c`, `figure1` to `figure9`.
-        scale: paper, small, tiny, mini, smoke or digits; `changes` (see `paper.scaled`) make another of it.
+        scale: paper, small, tiny, mini, smoke or digits; `changes` (see `paper.scaled`) make another of it. Where EMNIST's
+            letters are to be had, and `changes` name no set, Table 4 and supplement B have them in place of MNIST's split.
         cells: some of a table's cells, by name, or `["published"]`, those that the paper has a number of; default: all. `seeds`:
             how many, from 0.
         results: folder of the results, one JSON file a cell and seed: what is there is not run again.
@@ -382,12 +384,17 @@ def reproduce(
     whole("seeds", seeds)
     if isinstance(cells, str):
         raise InputError(f"cells is {cells!r}; it takes a list of names.")
-    picked = scaled((TABLES[name] if name in TABLES else FIGURES[name]).scales, scale, **changes)
+    load = partial(load_images, root=data_root, download=download)
+    scales = (TABLES[name] if name in TABLES else FIGURES[name]).scales
+    picked = scaled(scales, scale, **changes)
+    asked = {option: value for option, value in changes.items() if value is not None}
+    if name == "table4" and not {"encoder_set", "probe_set", "test_set"} & asked.keys():
+        asked |= with_letters(picked, load)
+        picked = scaled(scales, scale, **asked)
     folder = Path("runs") / "paper" / f"{name}-{picked.name}" if out is None else Path(out).expanduser()
     kept = Path(results).expanduser()
     for place in (folder, kept):
         refuse_file(place)
-    asked = {option: value for option, value in changes.items() if value is not None}
     if name in FIGURES:
         for option in asked:
             if option not in FIGURES[name].reads:
@@ -398,7 +405,7 @@ def reproduce(
                 f"{name} is drawn without runs; cells, seeds, results, merge, render, workers and engine go with "
                 f"{', '.join(TABLES)}."
             )
-        return None, draw(FIGURES[name], picked, folder, partial(load_images, root=data_root, download=download))
+        return None, draw(FIGURES[name], picked, folder, load)
     table = TABLES[name].at(picked)
     refuse_idle(table, scale, asked)
     check_cells(table, picked)

@@ -297,6 +297,36 @@ def test_sheets(tmp_path):
         assert "data:image/png" in (tmp_path / name / "page.html").read_text()
 
 
+def test_table_4_has_emnists_letters_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("SACCADE_DATA", str(tmp_path))
+
+    def caption(**names):
+        table, _ = api.reproduce("table4", scale="mini", render=True, results=tmp_path, out=tmp_path / "out", **names)
+        return table.caption
+
+    for name in ("mnist-train", "mnist-test"):
+        np.savez(tmp_path / f"{name}.npz", images=np.zeros((80, 28, 28, 1), np.uint8), labels=np.arange(80) % 10)
+    np.savez(tmp_path / "cifar100-train.npz", images=np.zeros((8, 32, 32, 3), np.uint8), labels=np.zeros(8, np.int64))
+    split = {"encoder_set": "mnist:train?classes=0,1,2,3,4"}
+    assert caption() == caption(**split)
+    assert "trained on mnist:train?classes=0,1,2,3,4, " in caption()
+    np.savez(
+        tmp_path / "emnist-letters-train.npz", images=np.zeros((52, 28, 28, 1), np.uint8), labels=np.arange(52) // 2
+    )
+    said = caption()
+    for part in ("trained on emnist-letters:train, ", "fitted on mnist:train[:5000], ", "scored on mnist:test, "):
+        assert part in said
+    named = {"encoder_set": "emnist-letters:train", "probe_set": "mnist:train[:5000]", "test_set": "mnist:test"}
+    assert caption(**named) == said  # so that results are shared
+    assert "trained on mnist:train?classes=0,1,2,3,4, " in caption(**split)
+    api.reproduce("supplement-b", scale="mini", out=tmp_path / "sheets")
+    page = (tmp_path / "sheets" / "page.html").read_text()
+    assert "Pictures of emnist-letters:train, " in page and "Pictures of mnist:test, " in page
+    (tmp_path / "emnist-letters-train.npz").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="emnist-letters-train.npz"):
+        caption()
+
+
 def test_cells_run_on_any_engine(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(engines, "run", lambda run, tasks, engine, progress: asked.append((list(tasks), engine)) or {})

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from itertools import chain
 
 import pytest
 from hypothesis import given
@@ -130,6 +131,17 @@ def test_latex():
         r"\par\footnotesize ---: missing, no result yet.",
         r"\end{table}",
     ]
+
+
+def test_latex_continues_a_table_that_is_longer_than_a_page():
+    text = to_latex(Table(["name"], [[f"row {k}"] for k in range(95)], "Long", ["A note."]))
+    floats = text.split(r"\begin{table}")[1:]
+    rows = [[line for line in part.splitlines() if line.startswith("row ")] for part in floats]
+    assert [*chain(*rows)] == [rf"row {k} \\" for k in range(95)] and max(map(len, rows)) <= 40
+    for number, part in enumerate(floats):
+        assert (r"\caption{Long}" in part) == (number == 0) == ("(continued)" not in part)
+        assert (r"\footnotesize A note." in part) == (number == len(floats) - 1)
+        assert part.rstrip().endswith(r"\end{table}") and part.count(r"\midrule") == part.count(r"\bottomrule") == 1
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from ..report.page import Block, Picture, Section, Svg, write_page
 from ..report.schematic import schematic
 from ..views import parse
 from ..views.sheet import arranged, deformation_sheet, sheet
-from .scales import CIFAR, MNIST, ROBUST, STL, Scale, strengths
+from .scales import CIFAR, MNIST, ROBUST, STL, Scale, strengths, with_letters
 
 Load = Callable[[str], ImageSet]
 _ROWS = 8
@@ -72,11 +72,12 @@ def _deformed(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
 
 
 def _supplement(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
-    letters = MNIST[scale.name.partition(",")[0]]
+    digits = MNIST[scale.name.partition(",")[0]]
+    sets = {"encoder_set": digits.sets[0], "test_set": digits.sets[2]} | with_letters(digits, load)
     parts = (
         ("table1", scale.sets[0], scale.views),
-        ("table4", letters.sets[0], letters.views),
-        ("table4-test", letters.sets[2], letters.test_views or "none"),
+        ("table4", sets["encoder_set"], digits.views),
+        ("table4-test", sets["test_set"], digits.test_views or "none"),
     )
     return {
         f"supplement-b-{name}": _sheet(

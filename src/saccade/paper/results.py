@@ -177,7 +177,12 @@ def comparisons(table: PaperTable, scale: Scale, have: Found, *, links: Links | 
         for (one, other), test, corrected in zip(pairs, tests, adjusted, strict=True):
             row = [_linked(_label(cells[name]), cells[name], links if have[name] else None) for name in (one, other)]
             theirs = _published_difference(cells[one], cells[other])
-            against = [theirs, None if test is None else _agreement(test, corrected, theirs)] if same else []
+            against: list[Entry] = []
+            if same:
+                against = [
+                    "" if theirs is None else theirs,
+                    None if test is None else _agreement(test, corrected, theirs),
+                ]
             if test is None:
                 row += [None, None, *against, None, None, None]
             else:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from ..config.grammar import Call, parse_call, parse_calls
 from ..config.names import LOSSES, RULES
 from ..config.view_names import POLICIES, resolve
-from ..errors import InputError, whole
+from ..errors import InputError, NotHere, whole
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ STL = {
     ),
 }
 
-# Table 4: where EMNIST is not to be had, five classes of MNIST are the "letters" and the other five the "digits".
+# Table 4: where EMNIST is not to be had (see `with_letters`), five classes of MNIST are the "letters", the other five the "digits".
 _LETTERS: dict[str, Any] = {
     "network": "emnist",
     "views": "digits",
@@ -209,6 +210,7 @@ MNIST = {
     ),
     "digits": replace(CIFAR["digits"], runs="table1"),
 }
+
 
 # The tables of pooling and of SimCLR share encoders with Table 1.
 SHARED = {name: replace(scale, runs="table1") for name, scale in CIFAR.items()}
@@ -353,3 +355,20 @@ def runs_of(table: str, scale: Scale) -> str:
     """
     kept = [part for part in scale.name.split(",") if part.partition("=")[0] not in AFTERWARDS]
     return f"{scale.runs or table}/{','.join(kept)}"
+
+
+def with_letters(scale: Scale, load: Callable[[str], object]) -> dict[str, str]:
+    """The changes (see `scaled`) that bring EMNIST's letters and all ten digits to a scale of Table 4 that splits MNIST by class.
+
+    None where `load` does not find the letters, and for a scale that has them, or neither. Raises InputError where they are
+    damaged.
+    """
+    ours, theirs = (tuple(name.partition("[")[0] for name in sets) for sets in (scale.sets, MNIST["paper"].sets))
+    if ours != _SPLIT:
+        return {}
+    try:
+        load(theirs[0])
+    except NotHere:
+        return {}
+    named = zip(_SETS, scale.sets, ours, theirs, strict=True)
+    return {option: old.replace(before, after) for option, old, before, after in named}

@@ -89,7 +89,7 @@ class PaperTable:
 
 FULL, CONSTRAINED = "all negatives", "gradient block, 5 negatives"
 _HINGE = {FULL: "hinge", CONSTRAINED: "hinge(negatives=5, block=true)"}
-_SHORT = {FULL: "full", CONSTRAINED: "constrained"}
+_SHORT = {FULL: "-full", CONSTRAINED: "-constrained"}  # how cells' names end
 
 
 def _hinge(
@@ -99,7 +99,7 @@ def _hinge(
     ending = "".join(f"-{value}" for value in more.values())
     return [
         Cell(
-            f"hinge-{schedule}-{rule}{ending}-{_SHORT[column]}",
+            f"hinge-{schedule}-{rule}{ending}{_SHORT[column]}",
             ("hinge", schedule.upper(), row),
             column,
             {"loss": _HINGE[column], "schedule": schedule, "rule": rule, **more},
@@ -118,15 +118,16 @@ def _random(column: str, width: int, published: float | None = None) -> Cell:
     return Cell("random", ("random encoder", *[""] * (width - 1)), column, {}, published, trained=False)
 
 
-def _against_bp(short: str) -> tuple[tuple[str, str], ...]:
+_WAYS = ("e2e-dtp", "e2e-rf", "gll-bp", "gll-rf", "rll-bp", "rll-rf")  # that the paper proposes or tries
+
+
+def _against_bp(short: str, loss: str = "hinge") -> tuple[tuple[str, str], ...]:
     """The six: every way of learning and updating that the paper proposes or tries, against end to end backpropagation."""
-    ways = ("e2e-dtp", "e2e-rf", "gll-bp", "gll-rf", "rll-bp", "rll-rf")
-    return tuple((f"hinge-{way}-{short}", f"hinge-e2e-bp-{short}") for way in ways)
+    return tuple((f"{loss}-{way}{short}", f"{loss}-e2e-bp{short}") for way in _WAYS)
 
 
-def _all_against(other: str, short: str) -> tuple[tuple[str, str], ...]:
-    ways = ("e2e-bp", "e2e-dtp", "e2e-rf", "gll-bp", "gll-rf", "rll-bp", "rll-rf")
-    return tuple((f"hinge-{way}-{short}", other) for way in ways)
+def _all_against(other: str, short: str, loss: str = "hinge") -> tuple[tuple[str, str], ...]:
+    return tuple((f"{loss}-{way}{short}", other) for way in ("e2e-bp", *_WAYS))
 
 
 def _around_layerwise_feedback(short: str) -> tuple[tuple[str, str], ...]:
@@ -136,7 +137,7 @@ def _around_layerwise_feedback(short: str) -> tuple[tuple[str, str], ...]:
         ("gll-rf", "e2e-rf"),
         ("rll-rf", "e2e-rf"),
     ]
-    return tuple((f"hinge-{this}-{short}", f"hinge-{other}-{short}") for this, other in pairs)
+    return tuple((f"hinge-{this}{short}", f"hinge-{other}{short}") for this, other in pairs)
 
 
 _UNPUBLISHED = (
@@ -261,6 +262,12 @@ TABLE2 = PaperTable(
         "the encoder did. Which of the published "
         "numbers are with one negative is as far as can be told.",
     ),
+    compared={
+        f"{FIVE}, against E2E BP": _against_bp("-5"),
+        f"{FIVE}, against the random encoder": _all_against("random", "-5"),
+        f"{ONE}, against E2E BP": _against_bp("-1"),
+        f"{ONE}, against the random encoder": _all_against("random", "-1"),
+    },
 )
 
 _WITH_AND_WITHOUT_LABELS = (
@@ -347,6 +354,11 @@ POOLING = PaperTable(
     ),
     scales=SHARED,
     notes=("Published with labels: to the percent.", _UNPUBLISHED),
+    compared={
+        "max pooling against strides": tuple(
+            (name, f"{name}-strided") for name in ("hinge-e2e-dtp-full", "hinge-e2e-dtp-constrained", "supervised-dtp")
+        )
+    },
 )
 
 SUPPLEMENT_C = PaperTable(
@@ -377,12 +389,16 @@ SUPPLEMENT_C = PaperTable(
         "The supplement's own numbers are not to be had; that of SimCLR by backpropagation is Table 1's.",
         _UNPUBLISHED,
     ),
+    compared={
+        "against E2E BP": _against_bp("", "simclr"),
+        "against the random encoder": _all_against("random", "", "simclr"),
+    },
 )
 
 
-def _whole_rows(cells: tuple[Cell, ...], columns: Iterable[str | int], *ways: str) -> tuple[Cell, ...]:
+def _whole_rows(cells: tuple[Cell, ...], columns: Iterable[str], *ways: str) -> tuple[Cell, ...]:
     """A table's cells by their ways of learning, in those columns, each to be measured for a row of its own."""
-    wanted = [f"hinge-{way}-{short}" for short in columns for way in ways]
+    wanted = [f"hinge-{way}{short}" for short in columns for way in ways]
     found = {cell.name: cell for cell in cells}
     return tuple(
         replace(found[name], row=(*found[name].row[1:], found[name].column), column="", published=None)
@@ -453,8 +469,8 @@ FIGURE8 = PaperTable(
     ("learning", "update", "loss", "measure"),
     (),
     (
-        *(replace(cell, network="vgg6") for cell in _whole_rows(TABLE2.cells, (5,), "gll-bp", "e2e-bp")),
-        *_whole_rows(TABLE1.cells, ("constrained",), "gll-bp", "e2e-bp"),
+        *(replace(cell, network="vgg6") for cell in _whole_rows(TABLE2.cells, ("-5",), "gll-bp", "e2e-bp")),
+        *_whole_rows(TABLE1.cells, ("-constrained",), "gll-bp", "e2e-bp"),
         _random("", 3),
     ),
     "separation",

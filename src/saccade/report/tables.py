@@ -241,8 +241,14 @@ _LATEX = {
 } | {c: f"\\{c}" for c in "{}$&#_%"}
 
 
+_LATEX_ROWS = 40  # of one float, so that caption and notes find room beside them
+
+
 def to_latex(table: Table) -> str:
-    """The table for LaTeX, no wider than the text, with the packages booktabs, graphicx and, where cells are links, hyperref."""
+    """The table for LaTeX, no wider than the text, with the packages booktabs, graphicx and, where cells are links, hyperref.
+
+    One of more rows than a page takes is continued in further floats.
+    """
 
     def line(cells: Iterable[str]) -> str:
         return f"{' & '.join(cells)} \\\\"
@@ -255,12 +261,16 @@ def to_latex(table: Table) -> str:
         return f"\\href{{{url}}}{{{text}}}"
 
     columns = "".join("r" if right else "l" for right in table.numeric())
-    lines = [r"\begin{table}", r"\centering"]
-    lines += [f"\\caption{{{_latex(table.caption)}}}"] if table.caption else []
-    lines += [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
-    lines += [f"\\begin{{tabular}}{{{columns}}}", r"\toprule", line(map(_latex, table.header)), r"\midrule"]
-    lines += [line(map(cell_text, row)) for row in table.rows]
-    lines += [r"\bottomrule", r"\end{tabular}}"]
+    lines: list[str] = []
+    for first in range(0, max(len(table.rows), 1), _LATEX_ROWS):
+        lines += [r"\end{table}"] if first else []
+        lines += [r"\begin{table}", r"\centering"]
+        said = [f"\\caption{{{_latex(table.caption)}}}"] if table.caption else []
+        lines += [r"(continued)\par"] if first else said
+        lines += [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
+        lines += [f"\\begin{{tabular}}{{{columns}}}", r"\toprule", line(map(_latex, table.header)), r"\midrule"]
+        lines += [line(map(cell_text, row)) for row in table.rows[first : first + _LATEX_ROWS]]
+        lines += [r"\bottomrule", r"\end{tabular}}"]
     lines += [f"\\par\\footnotesize {_latex(note)}" for note in table.legend()]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
