@@ -185,13 +185,21 @@ def paper() -> str:
 
 
 def changed(table: PaperTable) -> list[Scale]:
-    """The scales of Table 1 with other views or pairs, which have a table of their own: `readings`."""
+    """The scales of Table 1 with other views, pairs or pictures of the probe, which have a table of their own: `readings`."""
     if table.name != "table1":
         return []
-    return [scale for scale in scales_of(table) if _options(scale) <= _READ and _options(scale) & {"views", "pairs"}]
+    own = {"views", "pairs", "probe_batch", "probe_set"}
+    return [scale for scale in scales_of(table) if _options(scale) <= _READ and _options(scale) & own]
 
 
-_READ = {"small", "views", "pairs", "probe_epochs"}  # what tells the rows of `readings` apart
+_READ = {
+    "small",
+    "views",
+    "pairs",
+    "probe_epochs",
+    "probe_batch",
+    "probe_set",
+}  # what tells the rows of `readings` apart
 
 
 def _options(scale: Scale) -> set[str]:
@@ -199,27 +207,32 @@ def _options(scale: Scale) -> set[str]:
 
 
 def readings() -> str:
-    """Table 1's cells, as the views, the inputs and the number of pairs change, and the table as it is, by the probe's length."""
-    table = TABLES["table1"]
+    """Table 1's cells, as the views, the inputs, the number of pairs and the probe change, and the table as it is."""
+    table, plain = TABLES["table1"], CIFAR["small"]
     few = [cell for cell in table.cells if cell.column == CONSTRAINED]
     cells = [cell for cell in table.cells if cell.name == "random"] + few
     scales = [one for one in scales_of(table) if _options(one) <= _READ]
     have = {scale.name: kept(table, scale, HERE) for scale in scales}
     cells = [cell for cell in cells if any(have[scale.name][cell.name] for scale in changed(table))]
     rows = []
-    for scale in sorted(scales, key=lambda one: (one.probe_epochs, one.pairs, one.views)):
+    for scale in sorted(scales, key=lambda one: (one.probe_epochs, one.pairs, one.views, one.probe_batch)):
         found = have[scale.name]
-        row: list[Any] = [scale.views, scale.pairs, scale.probe_epochs]
+        batch = f", batch {scale.probe_batch}" if scale.probe_batch != plain.probe_batch else ""
+        fitted = f", on {scale.sets[1]}" if scale.sets != plain.sets else ""
+        row: list[Any] = [scale.views, scale.pairs, f"{scale.probe_epochs} epochs{batch}{fitted}"]
         for cell in cells:
             scores = [one["accuracy"] for one in found[cell.name]]
             row.append(Link(spread(scores), _result(table, scale, found, cell)) if scores else None)
         rows.append(row)
-    header = ["views", "pairs", "probe's epochs", *(" ".join(filter(None, cell.row)) for cell in cells)]
+    header = ["views", "pairs", "probe", *(" ".join(filter(None, cell.row)) for cell in cells)]
     caption = (
         "Test accuracy (%) of Table 1's cells (hinge: gradient block, 5 negatives) at small scale under other views, with inputs "
-        "standardized, for more pairs, and under a probe of 400 epochs"
+        "standardized, for more pairs, and under other probes"
     )
-    note = "An encoder that sees standardized pictures is probed on such, a random one too."
+    note = (
+        f"The probe learns from {plain.sets[1]} in batches of {plain.probe_batch} unless the row says otherwise. An encoder that sees "
+        "standardized pictures is probed on such, a random one too."
+    )
     return f"{to_markdown(Table(header, rows, caption, [note], digits=2))}\n"
 
 
