@@ -17,7 +17,7 @@ from ..evaluation.corruptions import deformed
 from ..files import make_folder, write_whole
 from ..report.figures import picture
 from ..report.page import Block, Picture, Section, Svg, write_page
-from ..report.schematic import schematic
+from ..report.schematic import pairs, schematic
 from ..views import parse
 from ..views.sheet import arranged, deformation_sheet, sheet
 from .scales import CIFAR, MNIST, ROBUST, STL, Scale, strengths, with_letters
@@ -102,7 +102,14 @@ def _noise(scale: Scale) -> ImageSet:
 def _model(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
     config = TrainConfig(network=scale.network, views=scale.views, loss="hinge(negatives=1, block=true)", batch=4)
     caption = "The model with one negative and the gradient block, end to end, drawn from what a step of it does."
-    return {"figure3": Svg(schematic(config, images=_noise(scale)), caption)}
+    held = (
+        "Which embeddings its loss holds against each other, six pictures in two lists of views: A's, which are remembered, each "
+        "against its own picture's and the next one's in B. Only B gets an error."
+    )
+    return {
+        "figure3": Svg(schematic(config, images=_noise(scale)), caption),
+        "figure3-pairs": Svg(pairs(config.loss), held),
+    }
 
 
 def _layerwise(scale: Scale, load: Load) -> dict[str, Picture | Svg]:
