@@ -192,14 +192,8 @@ def changed(table: PaperTable) -> list[Scale]:
     return [scale for scale in scales_of(table) if _options(scale) <= _READ and _options(scale) & own]
 
 
-_READ = {
-    "small",
-    "views",
-    "pairs",
-    "probe_epochs",
-    "probe_batch",
-    "probe_set",
-}  # what tells the rows of `readings` apart
+# What tells the rows of `readings` apart.
+_READ = {"small", "views", "pairs", "probe_epochs", "probe_batch", "probe_set"}
 
 
 def _options(scale: Scale) -> set[str]:

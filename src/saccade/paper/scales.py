@@ -360,8 +360,8 @@ def runs_of(table: str, scale: Scale) -> str:
 def with_letters(scale: Scale, load: Callable[[str], object]) -> dict[str, str]:
     """The changes (see `scaled`) that bring EMNIST's letters and all ten digits to a scale of Table 4 that splits MNIST by class.
 
-    None where `load` does not find the letters, and for a scale that has them, or neither. Raises InputError where they are
-    damaged.
+    There are none where `load` does not find the letters, or the scale does not split MNIST. Raises InputError where the letters
+    are damaged.
     """
     ours, theirs = (tuple(name.partition("[")[0] for name in sets) for sets in (scale.sets, MNIST["paper"].sets))
     if ours != _SPLIT:
