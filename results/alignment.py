@@ -50,6 +50,11 @@ def path_of(task: Task) -> Path:
     return Path(__file__).parent / "alignment" / f"{rule}{kind}-{rate:g}-seed{seed}.json"
 
 
+def is_done(task: Task) -> bool:
+    path = path_of(task)
+    return path.exists() and len(json.loads(path.read_text())["rows"]) == len(RUNS[task[:3]])
+
+
 def mean(values: list[float]) -> float | None:
     return round(statistics.fmean(values), 2) if values else None
 
@@ -105,7 +110,7 @@ def page() -> str:
         seeds = [run["rows"] for run in runs if (run["rule"], run["rate"], run["loss"]) == (rule, rate, loss)]
         for number, pairs in enumerate(lengths if seeds else ()):
             with_labels = ", with labels" if loss == LABELS else ""
-            at = [rows_of[number] for rows_of in seeds]
+            at = [rows_of[number] for rows_of in seeds if number < len(rows_of)]
             angles = [
                 spread(row["angles"][name] for row in at) if all(row["angles"][name] is not None for row in at) else ""
                 for name in ("update", "feedback")
@@ -132,6 +137,6 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int)
     workers = parser.parse_args().workers
     tasks = [(*run, seed) for seed in range(SEEDS) for run in RUNS]
-    if missing := {str(path_of(task)): task for task in tasks if not path_of(task).exists()}:
+    if missing := {str(path_of(task)): task for task in tasks if not is_done(task)}:
         path_of(tasks[0]).parent.mkdir(exist_ok=True)
         side_by_side(follow, missing, workers=workers)
