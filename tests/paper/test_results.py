@@ -72,6 +72,17 @@ def test_the_caption_says_which_cells_another_arithmetic_was_used_for(tmp_path):
         path.write_text(path.read_text().replace('"seed": 0', f'"seed": {seed}'))
     assert said() == "bfloat16, of simclr-e2e-bp (seed 2, 3), random in float32"
 
+    # Where it is the same seeds of every cell, it names no cell.
+    for path in (tmp_path / "table1" / "tiny").glob("*.json"):
+        path.unlink()
+    for cell in ("hinge-e2e-bp-full", "simclr-e2e-bp"):
+        put(tmp_path, cell, 70.0, 71.0, 72.0, more={"run": {"precision": "bfloat16"}})
+        path = tmp_path / "table1" / "tiny" / f"{cell}-seed1.json"
+        path.write_text(path.read_text().replace("bfloat16", "float32"))
+    assert said() == "bfloat16, of seed 1 in float32"
+    put(tmp_path, "clapp-e2e-bp", 60.0, more={"run": {"precision": "bfloat16"}})
+    assert said() == "bfloat16, of hinge-e2e-bp-full (seed 1), simclr-e2e-bp (seed 1) in float32"
+
 
 def test_test_images_that_differ_from_row_to_row_are_named(tmp_path):
     for cell, digest in (("hinge-e2e-bp-full", "a"), ("random", "b")):

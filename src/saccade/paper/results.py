@@ -109,12 +109,15 @@ def _precision(have: Found) -> str:
             if kind := row["run"].get("precision"):
                 used.setdefault(kind, {}).setdefault(name, []).append(str(row["seed"]))
     most, *others = sorted(used, key=lambda kind: -sum(map(len, used[kind].values()))) or [""]
+    trained = {name for cells in used.values() for name in cells}
     exceptions = ""
     for kind in others:
-        names = (
+        names = [
             name if len(seeds) == len(have[name]) else f"{name} (seed {', '.join(seeds)})"
             for name, seeds in used[kind].items()
-        )
+        ]
+        if used[kind].keys() == trained and len(alike := set(map(tuple, used[kind].values()))) == 1:
+            names = [f"seed {', '.join(*alike)}"]
         exceptions += f", of {', '.join(names)} in {kind}"
     return f"; arithmetic in {most}{exceptions}" if used else ""
 
