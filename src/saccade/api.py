@@ -388,7 +388,7 @@ def reproduce(
     scales = (TABLES[name] if name in TABLES else FIGURES[name]).scales
     picked = scaled(scales, scale, **changes)
     asked = {option: value for option, value in changes.items() if value is not None}
-    if name == "table4" and not {"encoder_set", "probe_set", "test_set"} & asked.keys():
+    if not {"encoder_set", "probe_set", "test_set"} & asked.keys():
         asked |= with_letters(picked, load)
         picked = scaled(scales, scale, **asked)
     folder = Path("runs") / "paper" / f"{name}-{picked.name}" if out is None else Path(out).expanduser()
