@@ -3,7 +3,7 @@
     benchmarks/gpu.sh                      # everything, in calls of at most 9 minutes; call it until it says "all done"
     python -m benchmarks.gpu --dry-run     # the same on a processor, tiny and without graphs
 
-Each part is written to benchmarks/results/gpu.json when it is done, and not measured again. A cell is trained for a few
+Each part is written to benchmarks/results/gpu.json when it is done or has failed, and not measured again. A cell is trained for a few
 hundred steps and its 400 epochs are computed from them; the table's time is the sum over its cells, and says so. One
 run, E2E BP hinge, is made in full. Pictures are random (their content does not matter to the time).
 """
@@ -138,10 +138,12 @@ def same_as_eager(config: TrainConfig, images: ImageSet, steps: int) -> dict[str
     """
     captured, eager = Captured(config, images), Captured(config, images)
     captured.step(0)
+    machine.wait(captured.model.device)  # its stream is not the one that copies
     eager.model.modules().load_state_dict(captured.model.modules().state_dict())
     for key, optimizer in captured.model.optimizers.items():
         eager.model.optimizers[key].load_state_dict(copy.deepcopy(optimizer.state_dict()))
     start = [p.detach().clone() for p in captured.model.modules().parameters()]
+    machine.wait(captured.model.device)
     for step in range(1, steps + 1):
         captured.step(step)
         train_step(eager.model, images, step)
@@ -187,6 +189,7 @@ def parts(device: torch.device, dry: bool) -> dict[str, Callable[[], Any]]:
 
     def uncaptured() -> dict[str, float]:
         model = build(main, images)
+        model.remembers = False  # as at most steps of a run
 
         def run() -> None:
             for step in range(steps):
@@ -220,18 +223,26 @@ def main() -> None:
     missing = {
         name: part
         for name, part in parts(pick_device("cpu" if args.dry_run else args.device), args.dry_run).items()
-        if name not in found["parts"]
+        if name not in {**found["parts"], **found.get("failed", {})}
     }
     for name, part in missing.items():
         if time.perf_counter() - started > args.seconds:
             print("not all done: call again", flush=True)
             return
-        found["parts"][name] = part()
-        print(name, json.dumps(found["parts"][name]), flush=True)
+        try:
+            found["parts"][name] = part()
+            print(name, json.dumps(found["parts"][name]), flush=True)
+        except (
+            Exception
+        ) as error:  # the parts after it are for a process of their own: the GPU may be of no more use to this
+            found.setdefault("failed", {})[name] = " ".join(f"{type(error).__name__}: {error}".split())
         found |= {"dry run": args.dry_run, **surroundings()}
         found["command"] = " ".join(["python -m benchmarks.gpu", *sys.argv[1:]])
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(found, indent=1) + "\n")
+        if why := found.get("failed", {}).get(name):
+            print(f"{name} failed ({why}): call again for the others", flush=True)
+            return
     times = [found["parts"][name]["hours of the whole run"] for name in found["parts"] if name.startswith("cell ")]
     print(f"all done; Table 1, summed from its {len(times)} cells: {60 * sum(times):.1f} minutes", flush=True)
 

@@ -125,6 +125,18 @@ def test_the_gpu_figures_dry_run(tmp_path, monkeypatch, capsys, small_matrices):
     assert "all done" in capsys.readouterr().out
 
 
+def test_a_part_of_the_gpu_figures_that_fails_leaves_the_others_to_the_next_call(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "gpu.json"
+    monkeypatch.setattr(gpu, "parts", lambda device, dry: {"a": lambda: 1 / 0, "b": lambda: 2})
+    monkeypatch.setattr("sys.argv", ["gpu", "--dry-run", "--out", str(out)])
+    gpu.main()
+    assert "a failed (ZeroDivisionError: division by zero): call again" in capsys.readouterr().out
+    gpu.main()
+    assert "all done" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert (found["parts"], list(found["failed"])) == ({"b": 2}, ["a"])
+
+
 def test_a_cell_that_may_be_captured_trains_as_ever():
     config = TrainConfig(network=NET, batch=4, schedule="rll", epochs=2, device="cpu", precision="float32")
     images = train_step.pictures(None, CPU, 20)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_hook
 
 import saccade
 from apart import META, apart
@@ -14,6 +15,8 @@ from saccade.adapters.brainscore import BrainScoreModel
 from saccade.adapters.sklearn import SelfSupervisedEncoder
 from saccade.evaluation.features import features
 from saccade.training import build, train_step
+from saccade.training.estimate import dry_run
+from saccade.training.verify import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
 
@@ -101,3 +104,26 @@ def test_the_guides_deformation():
     with apart():
         pictures = torch.zeros(3, 1, 28, 28, device=META)
         assert session["occlude"](pictures, torch.arange(3, device=META)).shape == pictures.shape
+
+
+def test_float32_convolutions_keep_all_digits(tiny, images, tmp_path):
+    """On a GPU cuDNN would round what they multiply to ten bits of mantissa, if it were not told otherwise."""
+    before, during = torch.backends.cudnn.conv.fp32_precision, []
+
+    def note(module, args, output):
+        if isinstance(module, networks.Layer) and len(output) > 1:  # one is of zeros, for its shape
+            during.append(torch.backends.cudnn.conv.fp32_precision)
+
+    with register_module_forward_hook(note):
+        config = replace(tiny, device="cpu")
+        for work in (
+            lambda: saccade.train(config, out=tmp_path / "run", images=images),
+            lambda: saccade.probe(tmp_path / "run", images, images),
+            lambda: saccade.margins(config, images=images),
+            lambda: dry_run(replace(config, data="digits:train[:60]")),
+            lambda: verify(tmp_path / "run", images=images),
+        ):
+            work()
+            assert {*during} == {"ieee"}
+            assert torch.backends.cudnn.conv.fp32_precision == before
+            during.clear()

@@ -57,8 +57,9 @@ def normal(
 ) -> Tensor:
     """Standard normal numbers in `shape`.
 
-    torch draws from one generator with one thread. So each 64 rows have a generator of their own, and on a processor
-    are shared out among as many threads as torch has; the numbers are the same for any number of them.
+    On a processor torch draws from one generator with one thread. So each 64 rows have a generator of their own, and are
+    shared out among as many threads as torch has; the numbers are the same for any number of them. Other devices have
+    one generator for all, and other numbers.
 
     >>> torch.equal(normal((70, 3), 0, "noise"), normal((70, 3), 0, "noise"))
     True
@@ -68,8 +69,8 @@ def normal(
     def fill(number: int, rows: Tensor) -> None:
         rows.normal_(generator=generator(seed, *purpose, number, device=device))
 
-    parts = drawn.split(_ROWS)
-    threads = min(torch.get_num_threads(), len(parts)) if drawn.device.type == "cpu" else 1
+    parts = drawn.split(_ROWS if drawn.device.type == "cpu" else max(1, len(drawn)))
+    threads = min(torch.get_num_threads(), len(parts))
     if threads == 1:
         for number, rows in enumerate(parts):
             fill(number, rows)

@@ -9,6 +9,7 @@ from slow import layer
 from torch import nn
 
 from saccade.losses.hinge import ContrastiveHinge
+from saccade.losses.simclr import SimCLR
 from saccade.rules import Batch, Site, make
 
 N, M1, M2 = 7, 1.0, 3.0
@@ -126,3 +127,21 @@ def test_what_a_step_leaves_in_its_batch():
             assert not batch.outputs.requires_grad
             torch.testing.assert_close(batch.loss, site.loss(z[:N], z[N:]).detach(), atol=1e-12, rtol=1e-12)
             assert torch.equal(torch.cat(batch.views), z)
+
+
+@pytest.mark.parametrize("rule", ["bp", "rf", "dtp"])
+@pytest.mark.parametrize("kind", [SimCLR, ContrastiveHinge])
+def test_in_bfloat16_the_loss_is_differentiated_in_float32(kind, rule):
+    site, x = make_site()
+    site = site.float()
+    site.loss, made, embeddings = kind(), make(rule), []
+    made.prepare(site, (2, 6, 6), 0)
+    site.head.register_forward_hook(lambda head, args, z: embeddings.append(z) or z.retain_grad())
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in made.phases(site, Batch(x.float())):
+            pass
+    [z] = embeddings
+    alone = z.detach().float().requires_grad_()
+    site.loss(*alone.chunk(2)).backward()
+    assert z.dtype == torch.bfloat16
+    assert torch.equal(z.grad, alone.grad.bfloat16())

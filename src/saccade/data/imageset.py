@@ -151,10 +151,10 @@ def place(images: ImageSet, device: torch.device | str, limit: int | None = None
     pictures = images.images
     if isinstance(pictures, np.ndarray) and pictures.nbytes <= limit:
         pictures = torch.from_numpy(np.require(pictures, requirements=["C", "W"]))  # copies what a file is mapped to
-    if isinstance(pictures, Tensor) and pictures.device != device and pictures.nbytes > limit:
-        pictures = pictures.cpu().numpy()
     if isinstance(pictures, Tensor):
-        pictures = pictures.to(device)
+        there = pictures.device.type == device.type and device.index in (None, pictures.device.index)
+        fits = there or pictures.nbytes <= limit
+        pictures = pictures.to(device) if fits else pictures.cpu().numpy()
     return replace(
         images, images=pictures, labels=None if images.labels is None else images.labels.to(device), device=device
     )

@@ -1,10 +1,12 @@
-"""The device, how much memory it has, and where pictures go that do not fit: an unnamed temporary file, mapped into memory."""
+"""The device, its float32, its memory, and where pictures go that do not fit: an unnamed temporary file, mapped into memory."""
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +30,22 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Within, float32 convolutions on a GPU keep all digits of what they multiply, as on a processor. By default cuDNN
+    rounds it to ten bits of mantissa (TF32), and matrix products do not."""
+    cudnn: Any = torch.backends.cudnn
+    kinds = cudnn.conv, cudnn.rnn  # which torch wants alike
+    before = [kind.fp32_precision for kind in kinds]
+    for kind in kinds:
+        kind.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
+
+
 def free_memory(device: torch.device | str = "cpu") -> int:
     """Bytes that a new tensor on the device could take: the graphics card's own memory, else the machine's.
 
@@ -36,7 +54,8 @@ def free_memory(device: torch.device | str = "cpu") -> int:
     """
     device = torch.device(device)
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for what comes next
+        return torch.cuda.mem_get_info(device)[0] + kept
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         available = int(lines["MemAvailable"].split()[0]) * 1024

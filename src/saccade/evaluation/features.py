@@ -9,6 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from ..allocator import keep_freed_memory
 from ..data import ImageSet
+from ..data.memory import whole_float32
 from ..errors import InputError
 from ..networks import evaluating
 
@@ -34,6 +35,7 @@ def device_of(modules: Iterable[nn.Module]) -> torch.device | None:
     return next((parameter.device for module in modules for parameter in module.parameters()), None)
 
 
+@whole_float32()
 @torch.no_grad()
 def features(
     encoder: Iterable[nn.Module],

@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import measures
 from ..config.run import TrainConfig
 from ..data import ImageSet
+from ..data.memory import whole_float32
 from ..errors import InputError, whole
 from ..losses import make as make_loss
 from ..losses import needs
@@ -37,6 +38,7 @@ class Margins:
         return 100 * float((self.negatives < m2).double().mean())
 
 
+@whole_float32()
 def pairs(model: Model, images: ImageSet, step: int = 0) -> list[tuple[Tensor, Tensor]]:
     """L1 distances of (positive, negative) pairs of one step's views, for each site: (batch,), (batch * (batch - 1),)."""
     x = make_batch(model, images, step)[0].x.to(next(model.encoder.parameters()).dtype)

@@ -1,5 +1,6 @@
 """Audit what the paper's tables train, and put the accuracies beside the verdicts."""
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -45,6 +46,7 @@ def audited(
             if cell.trained:
                 config = config_of(table, cell)
                 first.setdefault(repr(config), (name_of(table, cell), (config, steps)))
+        workers = workers or len(os.sched_getaffinity(0))  # where there is a GPU, too: an audit is the processor's
         reports = side_by_side(_audited, dict(first.values()), workers=workers, progress=progress)
     ours = {
         table: {name: accuracies(TABLES[table], scale, results) for name, scale in TABLES[table].scales.items()}

@@ -170,7 +170,8 @@ class Circuit:
             (nothing, None, steps),
         ]
         rates = {
-            p.name: torch.zeros(len(anchor), self.width if p.wide else 1, dtype=anchor.dtype) for p in self.populations
+            p.name: torch.zeros(len(anchor), self.width if p.wide else 1, dtype=anchor.dtype, device=anchor.device)
+            for p in self.populations
         }
         for z, phase, length in shown:
             sources = self.sources(z, phase)

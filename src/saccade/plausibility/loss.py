@@ -71,7 +71,7 @@ class Subject:
         arguments: list[Tensor] = list(leaves)
         if self.needs.layout == "single":
             arguments.append(torch.arange(self.images) % self.classes if labels is None else labels)
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         if hasattr(loss, "draw"):
             loss.draw(0, 0)
         with torch.enable_grad(), trace:

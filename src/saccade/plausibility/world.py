@@ -126,7 +126,7 @@ class World:
         batch = Batch(inputs.clone(), self.batch.labels, self.batch.grid, self.batch.seed, self.batch.step)
         groups = self.rule.groups(self.site)
         found: Updates = {}
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         for phase, group in enumerate(self.rule.phases(self.site, batch)):
             for name, parameter in groups.get(group, []):
                 if parameter.grad is not None:
@@ -149,7 +149,7 @@ class World:
         """The calls of one forward pass of the site, with the outputs of `calls` held where given."""
         seen: list[Call] = []
         copied = self.copied()
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         with copied.holding(calls or [], seen), torch.no_grad():
             copied.site(inputs.clone())
         return seen

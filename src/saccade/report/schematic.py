@@ -340,7 +340,7 @@ def pairs(loss: str, *, count: int = 6) -> str:
         raise InputError(f"The loss {loss} does not take two lists of views, which this picture is of.")
     if hasattr(made, "sized"):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             made.sized((4,))
             made.double()
     names = ["A", "B"] if needs(made).momentum is None else ["A", "B", "slow A", "slow B"]

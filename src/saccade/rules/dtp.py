@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..losses.common import full
 from ..networks import LocallyConnected2d, output_shape
 from .feedback import RandomFeedback, maps_of
-from .gradient import Backpropagation
+from .gradient import Backpropagation, backpropagate
 from .site import Batch, Site
 
 
@@ -155,7 +155,7 @@ class DifferenceTargetPropagation(Backpropagation):
                     activities.append(top)
         batch.outputs = torch.cat([f.detach() for f in features])
         loss = site.evaluate(embeddings, batch)
-        loss.backward()  # the head's gradient, and dL/dx_{L-1}; nothing passes below it
+        backpropagate(loss)  # the head's gradient, and dL/dx_{L-1}; nothing passes below it
         gradient = activities[-1].grad
         assert gradient is not None
         shift = -self.eta * (_images(site, batch) if site.needs.reduction == "mean" else 1) * full(gradient)

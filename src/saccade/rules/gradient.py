@@ -9,6 +9,13 @@ from torch import Tensor, nn
 from .site import Batch, Site
 
 
+def backpropagate(loss: Tensor) -> None:
+    """Fill the gradients, in the precisions of the forward pass: autocast would round the loss's own products on their way
+    back, which were not rounded on their way up."""
+    with torch.autocast(loss.device.type, enabled=False):
+        loss.backward()
+
+
 class Backpropagation:
     """delta_l = sigma'(h_l) * W_{l+1}^T delta_{l+1}  (Eq. 9)."""
 
@@ -36,5 +43,5 @@ class Backpropagation:
             embeddings.append(z)
         loss = site.evaluate(embeddings, batch)
         batch.outputs = features[0] if len(features) == 1 else torch.cat(features)
-        loss.backward()
+        backpropagate(loss)
         yield "weights"

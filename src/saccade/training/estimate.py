@@ -7,10 +7,11 @@ import torch
 
 from ..config.run import TrainConfig
 from ..data import load
-from ..data.memory import pick_device
+from ..data.memory import pick_device, whole_float32
 from .model import build, train_step
 
 
+@whole_float32()
 def dry_run(config: TrainConfig) -> dict[str, str]:
     """What a run would take: parameters, memory and time, from building it and timing a few of its steps."""
     device = pick_device(config.device)
@@ -19,6 +20,8 @@ def dry_run(config: TrainConfig) -> dict[str, str]:
     timed = 4 * len(model.sites)
     steps = [model.total_steps * k // timed for k in range(timed)]  # spread over the run
     train_step(model, images, 0)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     started = time.perf_counter()
     for step in steps:
         train_step(model, images, step)

@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import measures
 from ..config.run import TrainConfig
 from ..data import ImageSet, load
-from ..data.memory import pick_device
+from ..data.memory import pick_device, whole_float32
 from ..errors import Lost, RunError, Stopped
 from ..files import write_whole
 from ..ranks import ALONE, Ranks, joined
@@ -55,6 +55,7 @@ def run(config: TrainConfig, out: Path, *, images: ImageSet | None = None, progr
     """
     with (
         joined(pick_device(config.device), config.batch, config.negatives, config.divide) as ranks,
+        whole_float32(),
         _deterministic(config),
         ExitStack() as stack,
     ):
@@ -148,7 +149,7 @@ def replay(
     config: TrainConfig, steps: int, out: Path, *, images: ImageSet | None = None, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
     """Train the first `steps` steps of a run anew, in the empty folder `out`, and return the metrics' lines."""
-    with _deterministic(config):
+    with whole_float32(), _deterministic(config):
         model, images = _prepared(config, images, ALONE)
         steps = min(steps, model.total_steps)
         report: Progress | None = (lambda step, _, loss: progress(step, steps, loss)) if progress else None
