@@ -9,6 +9,7 @@ from typing import Any
 
 import alignment
 import exact
+import moved
 import ranks
 
 from saccade.data import load
@@ -342,6 +343,7 @@ def render() -> None:
     put(HERE.parent / "README.md", parts)
     about = HERE.parent / "docs" / "paper.md"
     put(about, [alignment.page()], "<!-- alignment -->", "<!-- end of alignment -->")
+    put(about, [moved.page("small")], "<!-- moved -->", "<!-- end of moved -->")
     put(about, [exact.page("small")], "<!-- exact -->", "<!-- end of exact -->")
     put(about, [gains()], "<!-- gains -->", "<!-- end of gains -->")
     put(about, [readings()], "<!-- readings -->", "<!-- end of readings -->")

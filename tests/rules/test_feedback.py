@@ -6,13 +6,14 @@ from itertools import pairwise, product
 
 import pytest
 import torch
-from slow import NETS, gradients, make_site
+from slow import NETS, gradients, layer, make_site
 from torch import nn
 
 from saccade import draws
 from saccade.errors import InputError
+from saccade.losses import make as make_loss
 from saccade.networks import LocallyConnected2d
-from saccade.rules import Batch, convert, make, plain
+from saccade.rules import Batch, Site, convert, make, plain
 from saccade.rules.feedback import Direct, Feedback, maps_of
 
 RULES = ["rf", "urf", "kolen-pollack", "weight-mirrors", "sign-symmetry", "sign-symmetry(magnitudes=uniform)"]
@@ -490,3 +491,26 @@ def test_a_part_that_runs_by_itself_taps_nothing():
     site.layers(x).sum().backward()
     assert_same(trained(copy.deepcopy(site), rule, x, target), expected, 0)
     assert site.tape == []
+
+
+@pytest.mark.parametrize("rule", ["rf", "bp"])
+@pytest.mark.parametrize("loss", ["hinge", "hinge(m2=9, negatives=2, block=true)", "simclr", "clapp", "cross-entropy"])
+def test_fixed_feedback_turns_around_with_the_sign_of_the_embeddings(loss, rule):
+    """Losses of two views cannot tell z from -z, and so leave it to the head's first weights whether fixed feedback sends
+    errors along backpropagation's or against them. Labels can tell."""
+    layers = nn.Sequential(layer(linear=nn.Conv2d(2, 3, 3, padding=1, bias=False), activation=nn.Tanh()))
+    head = layer(flatten=nn.Flatten(), linear=nn.Linear(48, 5, bias=False))
+    site = Site(0, layers, head, make_loss(loss)).double()
+    if hasattr(site.loss, "sized"):
+        site.loss.sized((5,))
+        site.loss.double()
+    made = make(rule)
+    made.prepare(site, (2, 4, 4), seed=5)
+    x, labels = torch.randn(12, 2, 4, 4).double(), torch.arange(12) % 5
+    found = []
+    for _ in range(2):
+        found.append(trained(site, made, x, labels)["layers.0.linear.weight"])
+        site.head.linear.weight.data.neg_()
+    turned = -found[0] if rule == "rf" else found[0]
+    assert found[0].norm() > 0
+    assert torch.allclose(found[1], turned, rtol=1e-12, atol=1e-12) == (loss != "cross-entropy")
