@@ -3,9 +3,9 @@
     benchmarks/gpu.sh                      # everything, in calls of at most 9 minutes; call it until it says "all done"
     python -m benchmarks.gpu --dry-run     # the same on a processor, tiny and without graphs
 
-Each part is written to benchmarks/results/gpu.json when it is done or has failed, and not measured again. A cell is trained for a few
-hundred steps and its 400 epochs are computed from them; the table's time is the sum over its cells, and says so. One
-run, E2E BP hinge, is made in full. Pictures are random (their content does not matter to the time).
+Each part is written to benchmarks/results/gpu.json when it is done or has failed, and not measured again. A cell is
+trained for a few hundred steps and its 400 epochs are computed from them; the table's time is the sum over its cells, and
+says so. One run, E2E BP hinge, is made in full. Pictures are random (their content does not matter to the time).
 """
 
 import argparse
@@ -232,9 +232,7 @@ def main() -> None:
         try:
             found["parts"][name] = part()
             print(name, json.dumps(found["parts"][name]), flush=True)
-        except (
-            Exception
-        ) as error:  # the parts after it are for a process of their own: the GPU may be of no more use to this
+        except Exception as error:  # of any kind: a GPU may be of no more use to this process, but is to the next
             found.setdefault("failed", {})[name] = " ".join(f"{type(error).__name__}: {error}".split())
         found |= {"dry run": args.dry_run, **surroundings()}
         found["command"] = " ".join(["python -m benchmarks.gpu", *sys.argv[1:]])
