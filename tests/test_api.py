@@ -277,9 +277,12 @@ def test_dry_run_asks_the_device_that_it_was_given(tiny, monkeypatch):
     monkeypatch.setattr("saccade.training.estimate.pick_device", lambda name: torch.device("cuda:1"))
     monkeypatch.setattr("saccade.training.estimate.load", lambda *args, **options: images)
     monkeypatch.setattr("torch.cuda.synchronize", asked.append)
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", asked.append)
     monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: asked.append(device) or 0)
     api.dry_run(tiny)
-    assert asked == [torch.device("cuda:1")] * 3  # before the clock starts, before it stops, and for the memory
+    assert (
+        asked == [torch.device("cuda:1")] * 4
+    )  # at the start, before the clock starts, before it stops, for the memory
 
 
 @pytest.mark.parametrize("rule", ["rf", "dtp"])

@@ -168,6 +168,10 @@ def test_heads_that_make_no_head():
         head("flatten linear8 | linear4", (3, 2, 2), None, 0, 0)
     with pytest.raises(InputError, match="0 linear maps"):
         head("flatten", (3, 2, 2), 10, 0, 0)
+    with pytest.raises(InputError, match="The head 'linear8 tanh linear4' has 2 linear maps"):
+        head("linear8 tanh linear4", (3, 2, 2), 10, 0, 0)
+    with pytest.raises(InputError, match="The head mine.linear64 is made elsewhere"):
+        head("mine.linear64", (3, 2, 2), 10, 0, 0)
 
 
 mine = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 5))
@@ -175,6 +179,17 @@ mine = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPoo
 
 def make_mine():
     return nn.Sequential(nn.Dropout(0.1), nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 2, 3), nn.Flatten())
+
+
+def make_head():
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+
+
+def test_each_site_draws_a_head_of_its_own(monkeypatch):
+    monkeypatch.setitem(sys.modules, "users_module", sys.modules[__name__])
+    for spec in ("flatten linear5", "users_module.make_head"):
+        one, again, other = (head(spec, (3, 2, 2), None, 0, site).linear.weight for site in (0, 0, 1))
+        assert torch.equal(one, again) and not torch.equal(one, other)
 
 
 def test_a_users_own_chain_by_its_dotted_path(monkeypatch):

@@ -38,6 +38,24 @@ def test_a_task_that_fails_ends_all():
         side_by_side(squared, {"a": 1, "b": -1}, workers=1)
 
 
+def talking(task, report):
+    for number in range(task):
+        report(number / task)
+    return task
+
+
+def test_reports_that_outrun_the_listener_hold_nobody_up():
+    assert side_by_side(talking, {"a": 20_000}, workers=1) == {"a": 20_000}
+
+
+def test_what_progress_raises_is_raised_when_the_tasks_are_done():
+    def fails(share):
+        raise ZeroDivisionError("of the caller's")
+
+    with pytest.raises(ZeroDivisionError, match="of the caller's"):
+        side_by_side(talking, {"a": 5_000}, workers=1, progress=fails)
+
+
 def held(task, report):
     report(1.0)
     if task < 0:

@@ -155,6 +155,7 @@ def test_variations_that_cannot_be_used_are_refused(texts, said):
             "The sweep varies checkpoint_seconds, .* it takes fields other than device",
         ),
         ({"rule": ["bp", "rf"], "device": ["cpu"]}, 1, "The sweep varies device"),
+        ({}, 0, "seeds"),
         ({"seed": [1, 2]}, 5, "The sweep varies seed and has seeds=5; it takes one or the other"),
     ],
 )
@@ -215,10 +216,13 @@ def test_a_result_is_the_mean_over_the_last_tenth_and_of_a_probe_by_the_runs_see
         "probe",
         lambda *given, **how: asked.append((given, how)) or [SimpleNamespace(accuracy=5.0 if how["initial"] else 7.0)],
     )
-    config = replace(tiny, seed=3)
+    config = replace(tiny, seed=3, device="cuda:1")
     sweep._trained((config, str(tmp_path), sweep.Probe("digits:train", "digits:test", "digits"), {}), print)
     assert asked == [
-        ((tmp_path, "digits:train", "digits:test"), {"test_views": "digits", "seed": 3, "initial": initial})
+        (
+            (tmp_path, "digits:train", "digits:test"),
+            {"test_views": "digits", "seed": 3, "initial": initial, "device": "cuda:1"},
+        )
         for initial in (False, True)
     ]
     [result] = (json.loads(path.read_text()) for path in tmp_path.glob("result-*.json"))
@@ -238,8 +242,8 @@ def test_rows_are_compared_with_untrained_encoders_and_the_first_row_by_seed():
     assert found.header == [
         "rule",
         "test accuracy (%)",
-        "over untrained (points)",
-        "less the first row (points)",
+        "gain over untrained (points)",
+        "minus the first row (points)",
         "p, Holm",
     ]
     bp, rf, urf = found.rows
@@ -254,7 +258,7 @@ def test_rows_are_compared_with_untrained_encoders_and_the_first_row_by_seed():
 def test_one_row_or_one_seed_is_compared_with_what_there_is():
     runs = [{"config": {"rule": rule, "seed": 4}, "accuracy": 60.0, "untrained": 50.0} for rule in ("bp", "rf")]
     alone = sweep.table({"rule": ["bp"]}, runs[:1], sweep.Probe("a", "b"))
-    assert alone.header[-1] == "over untrained (points)" and len(alone.notes) == 1
+    assert alone.header[-1] == "gain over untrained (points)" and len(alone.notes) == 1
     [_, rf] = sweep.table({"rule": ["bp", "rf"]}, runs, sweep.Probe("a", "b")).rows
     assert (rf[2].mean, rf[3].mean, rf[3].interval, rf[4]) == (10.0, 0.0, None, "")
 
@@ -263,5 +267,5 @@ def test_seeds_that_vary_together_with_a_field_are_paired_where_both_have_them(t
     varied = {"rate,seed": [[1e-3, 0], [1e-3, 1], [2e-3, 1], [3e-3, 2]]}
     probe = sweep.Probe("digits:train[:60]", "digits:test[:40]")
     found = sweep.run(tiny, varied, tmp_path, engine="own.in_turn", probe=probe)
-    [first, second, third] = [row[found.header.index("less the first row (points)")] for row in found.rows]
+    [first, second, third] = [row[found.header.index("minus the first row (points)")] for row in found.rows]
     assert (first, second.n, third) == ("", 1, "")

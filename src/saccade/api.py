@@ -57,7 +57,16 @@ from .report.tables import Table
 from .training import build, pick_device, pick_precision, read_weights
 from .training import run as run_training
 from .training.estimate import dry_run as dry_run
-from .training.folder import add_probes, configuration, losses, read_facts, read_metrics, refuse_other_images, timed
+from .training.folder import (
+    add_probes,
+    configuration,
+    losses,
+    picture_shape,
+    read_facts,
+    read_metrics,
+    refuse_other_images,
+    timed,
+)
 from .training.loop import Progress
 from .training.own_code import failures_told, refuse_other_code
 from .training.verify import verify
@@ -522,7 +531,7 @@ def export(run: Path | str, out: Path | str, *, to: str = "huggingface", layer: 
     if out.is_dir() or not out.parent.is_dir():
         raise InputError(f"{out} cannot be written; it takes a file in a folder that exists.")
     write = write_onnx if to == "onnx" else write_pt2
-    write(encoder[:layer], tuple(read_facts(run)["shape"]), out)
+    write(encoder[:layer], picture_shape(run), out)
     return out
 
 
@@ -531,8 +540,7 @@ def brainscore_model(run: Path | str, **options: Any) -> BrainScoreModel:
 
     Raises InputError for a run whose views did more to every picture than scale it to [0, 1].
     """
-    shape = tuple(read_facts(Path(run))["shape"])
-    return BrainScoreModel(_of_plain_pictures(run), shape, Path(run).resolve().name, **options)
+    return BrainScoreModel(_of_plain_pictures(run), picture_shape(Path(run)), Path(run).resolve().name, **options)
 
 
 def _of_plain_pictures(run: Path | str) -> nn.Sequential:

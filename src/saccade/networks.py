@@ -131,7 +131,7 @@ def build(
     if spec in NETWORKS:
         spec = NETWORKS[spec].layers
     elif is_dotted(spec):
-        return _imported(spec, shape, seed, what)
+        return _imported(spec, shape, seed, what, first)
     layers: list[nn.Module] = []
     for number, text in enumerate(stack := spec.split("|")):
         calls = parse_calls(text, what if len(stack) == 1 else f"{what}'s layer {number + 1}")
@@ -150,9 +150,14 @@ def head(
     `outputs` replaces the width of its linear map (a supervised head has one output a class).
     """
     if outputs is not None:
-        spec, widths = re.subn(r"linear\d+", f"linear{outputs}", spec)
+        if is_dotted(spec):
+            raise InputError(
+                f"The head {spec} is made elsewhere; for {outputs} classes it takes a list of parts, such as 'flatten linear64'."
+            )
+        given = spec
+        spec, widths = re.subn(r"linear\d+", f"linear{outputs}", given)
         if widths != 1:
-            raise InputError(f"The head {spec!r} has {widths} linear maps; for {outputs} classes it takes one.")
+            raise InputError(f"The head {given!r} has {widths} linear maps; for {outputs} classes it takes one.")
     layer, *more = build(spec, shape, seed, what="head", first=site, bias=bias)
     if more:
         raise InputError(f"The head {spec!r} has several layers; it takes one, such as 'flatten linear64'.")
@@ -364,11 +369,11 @@ def _named(parts: list[nn.Module]) -> list[tuple[str, nn.Module]]:
     return list(zip(names, parts, strict=True))
 
 
-def _imported(spec: str, shape: tuple[int, ...], seed: int, what: str) -> nn.Sequential:
+def _imported(spec: str, shape: tuple[int, ...], seed: int, what: str, first: int) -> nn.Sequential:
     call = parse_call(spec, what)
     found = imported(call.name, what)
     ready = isinstance(found, nn.Module) and not (call.args or call.options)
-    with draws.seeded(seed, what, 0):
+    with draws.seeded(seed, what, first):
         # A module at the path stays as it is there: what trains is a copy.
         module = copy.deepcopy(found) if ready else called(found, call, f"The {what} {spec!r}")
     takes = "it takes an nn.Sequential with weights, or a callable that makes one"

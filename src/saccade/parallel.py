@@ -36,14 +36,12 @@ def side_by_side(
     """
     workers = workers or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
     context = multiprocessing.get_context("spawn")
-    news = context.Queue()
     others = multiprocessing.active_children()
     with (
         _passing_signals_on(others),
+        _listening(context.Queue(), len(tasks), progress) as news,
         ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_start, initargs=(news,)) as pool,
     ):
-        listener = threading.Thread(target=_listen, args=(news, len(tasks), progress))
-        listener.start()
         try:
             with _without_main(function):
                 waiting = {pool.submit(_run, function, name, task): name for name, task in tasks.items()}
@@ -59,9 +57,6 @@ def side_by_side(
             if isinstance(error, BrokenProcessPool):
                 raise RunError(f"A worker was killed, perhaps for want of memory; {_CONTINUES}") from None
             raise
-        finally:
-            news.put(None)
-            listener.join()
     if held:
         raise RunError(
             f"{len(held)} of {len(tasks)} were left out, and the others are done; the same command takes up what is "
@@ -149,9 +144,34 @@ def _run(function: Callable[[Any, Report], Any], name: str, task: Any) -> Any:
         raise
 
 
-def _listen(news: Any, tasks: int, progress: Callable[[float], None] | None) -> None:
+@contextmanager
+def _listening(news: Any, tasks: int, progress: Callable[[float], None] | None) -> Iterator[Any]:
+    """Within, what workers say of how far they are goes to `progress`; what that raises is raised at the end.
+
+    It ends after the workers have: one whose words nobody reads cannot end.
+    """
+    failed: list[Exception] = []
+    listener = threading.Thread(target=_listen, args=(news, tasks, progress, failed), daemon=True)
+    listener.start()
+    try:
+        yield news
+    finally:
+        news.put(None)
+        news.cancel_join_thread()
+        listener.join(_PATIENCE)
+    if failed:
+        raise failed[0]
+
+
+_PATIENCE = 10  # seconds for the last words, which never come where a worker was killed while it spoke
+
+
+def _listen(news: Any, tasks: int, progress: Callable[[float], None] | None, failed: list[Exception]) -> None:
     shares: dict[str, float] = {}
     while (heard := news.get()) is not None:
         shares[heard[0]] = heard[1]
-        if progress:
-            progress(sum(shares.values()) / tasks)
+        if progress and not failed:
+            try:
+                progress(sum(shares.values()) / tasks)
+            except Exception as error:  # of any kind: it is the caller's
+                failed.append(error)

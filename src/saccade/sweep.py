@@ -19,7 +19,7 @@ import yaml
 from . import api, engines
 from .config.run import INCIDENTAL, TrainConfig, check, from_dict
 from .config.view_names import resolve
-from .errors import InputError, RunError
+from .errors import InputError, RunError, whole
 from .evaluation.probe import class_count
 from .files import make_folder, refuse_file
 from .parallel import Report
@@ -108,6 +108,7 @@ def runs(base: TrainConfig, varied: Mapping[str, Sequence[Any]], seeds: int = 1)
             raise InputError(
                 f"The sweep varies {key} and has {odd[0]!r} for it; it takes a list of one value for each."
             )
+    whole("seeds", seeds)
     names = [name for key in varied for name in key.split(",")]
     if unfit := [name for name in names if name in INCIDENTAL]:
         raise InputError(
@@ -199,7 +200,9 @@ def _trained(task: tuple[TrainConfig, str, Probe | None, dict[str, str]], report
         result["own_code"] = code
     if probe is not None:
         [after], [before] = (
-            api.probe(path, *probe.sets, test_views=probe.test_views, seed=config.seed, initial=initial)
+            api.probe(
+                path, *probe.sets, test_views=probe.test_views, seed=config.seed, initial=initial, device=config.device
+            )
             for initial in (False, True)
         )
         result |= {"probe": list(filter(None, probe)), "accuracy": after.accuracy, "untrained": before.accuracy}
@@ -234,7 +237,7 @@ def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], prob
         ]
         return Table([*names, "loss, last tenth"], rows, f"{len(found)} runs.", digits=4)
 
-    header = [*names, "test accuracy (%)", "over untrained (points)"]
+    header = [*names, "test accuracy (%)", "gain over untrained (points)"]
     first, *others = groups.values()
     rows = [
         [
@@ -252,7 +255,7 @@ def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], prob
         ]
         tests = [differences(values) if values else None for values in less]
         adjusted = holm([test.p if test else None for test in tests])
-        header += ["less the first row (points)", "p, Holm"]
+        header += ["minus the first row (points)", "p, Holm"]
         rows[0] += ["", ""]
         for row, test, p in zip(rows[1:], tests, adjusted, strict=True):
             row += ["" if test is None else test, "" if p is None else p]

@@ -174,6 +174,8 @@ def test_refusals_are_one_sentence(model, pictures, tmp_path, monkeypatch):
         (lambda: model([], ["0"]), "stimuli 0"),
         (lambda: model([tmp_path / "text.png"], ["0"]), "cannot be decoded as a picture"),
         (lambda: model(pictures, ["0"], require_variance=True), "always alike"),
+        (lambda: model(torch.rand(2, 3, 8, 8), ["0"]), "float32 of shape .* uint8"),
+        (lambda: model(torch.zeros(3, 8, 8, dtype=torch.uint8), ["0"]), "uint8 of shape .* uint8"),
     ):
         with pytest.raises(InputError, match=words):
             act()

@@ -84,6 +84,16 @@ def test_layers_of_a_run(run, tmp_path):
         torch.testing.assert_close(torch.export.load(path).module()(x), encoder[:layer](x))
 
 
+def test_an_encoder_that_learned_from_patches_is_exported_for_whole_pictures(tmp_path):
+    options = {"loss": "hinge-patches", "views": "crop", "network": "conv4 tanh | conv6 maxpool", "rate": 1e-3}
+    run = saccade.train(data="digits:train[:40]", out=tmp_path / "run", epochs=1, batch=20, size=32, **options)
+    path = saccade.export(run, tmp_path / "encoder.pt2", to="pt2")
+    x = torch.rand(3, 1, 32, 32)
+    torch.testing.assert_close(torch.export.load(path).module()(x), saccade.load_encoder(run)(x))
+    assert "images of 1x32x32" in (saccade.export(run, tmp_path / "out", to="huggingface") / "README.md").read_text()
+    assert saccade.brainscore_model(run, assembly=None).shape == (1, 32, 32)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -33,7 +33,7 @@ def folder(images, tmp_path_factory):
 def tar(path, pictures):
     with webdataset.TarWriter(str(path)) as writer:
         for name, content in pictures.items():
-            key, _, kind = name.partition(".")
+            key, _, kind = name.rpartition(".")
             writer.write({"__key__": key, kind: content})
     return path
 
@@ -200,6 +200,7 @@ def damaged(path):
         (lambda p: tar(p, {"0.txt": b"no picture"}), "has no pictures in it"),
         (lambda p: (damaged(p), cut(p)), "(cannot be read|is damaged)"),
         (lambda p: (damaged(p), scribble(p)), "(cannot be read|is damaged)"),
+        (lambda p: tar(p, {"shot.1.png": png(), "shot.2.png": png()}), "2 pictures of the name shot"),
         (lambda p: tar(p, {"0.png": b"no picture"}), "0.png of .* cannot be decoded as a picture"),
     ],
 )

@@ -36,5 +36,7 @@ def test_map_keeps_two_heaps_apart():
 def test_one_class_has_no_separation():
     with pytest.raises(InputError, match="two classes"):
         silhouette(torch.zeros(3, 2), torch.zeros(3, dtype=torch.long))
+    with pytest.raises(InputError, match="not of as many as embeddings"):
+        silhouette(torch.zeros(3, 2), torch.arange(3))
     with pytest.raises(InputError, match="it takes 1 to 3"):
         nearest_agreement(torch.zeros(4, 2), torch.tensor([0, 0, 1, 1]), k=4)

@@ -164,7 +164,7 @@ def finished(base: Path) -> Path:
 
 
 _FACTS = st.dictionaries(
-    st.sampled_from(["shape", "finished", "data", "precision", "earlier"]) | texts, values, max_size=4
+    st.sampled_from(["shape", "picture", "finished", "data", "precision", "earlier"]) | texts, values, max_size=4
 )
 
 

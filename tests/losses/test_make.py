@@ -79,6 +79,22 @@ def test_a_function_by_dotted_path():
     assert loss(z_a, z_b) == contrastive_hinge(z_a, z_b)
 
 
+class Plain:
+    """A loss that is no module."""
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+    def __call__(self, z_a, z_b, **more):
+        assert not more
+        return self.scale * (z_a - z_b).abs().sum()
+
+
+def test_options_of_a_class_that_is_no_module_make_it():
+    z_a, z_b = torch.randn(2, 8, 4)
+    assert losses.make(f"{__name__}.Plain(scale=2)")(z_a, z_b) == 2 * (z_a - z_b).abs().sum()
+
+
 def test_options_of_a_function_reach_it():
     z_a, z_b = torch.randn(2, 8, 4)
     loss = losses.make("saccade.losses.hinge.contrastive_hinge(m2=0.5)")

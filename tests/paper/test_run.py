@@ -22,7 +22,7 @@ from saccade.paper import TABLES, results, scores
 from saccade.paper import run as running
 from saccade.paper.results import corruptions, drawn, write
 from saccade.paper.results import found as kept
-from saccade.paper.scales import CIFAR, Scale, runs_of
+from saccade.paper.scales import CIFAR, Scale, runs_of, scaled
 from saccade.report.schematic import LEARNS
 from saccade.training.folder import read_json
 
@@ -151,6 +151,21 @@ def test_options_that_change_nothing_are_refused(name, changes, said, tmp_path):
     with pytest.raises(InputError, match=said):
         api.reproduce(name, scale="digits", **results, out=tmp_path / "out", **changes)
     assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("table1", {"probe_rate": 0.01}),
+        ("table2", {"pool_to": 64}),
+        ("table3", {"corrupted": 50}),
+        ("figure8", {"shown": 50}),
+        ("figure5", {"network": "emnist"}),
+        ("figure5", {"size": 20}),
+    ],
+)
+def test_options_that_change_something_are_taken(name, changes):
+    running.refuse_idle(TABLES[name], next(iter(TABLES[name].scales)), changes)
 
 
 def test_sets_that_do_not_fit_each_other_are_refused(tmp_path):
@@ -430,6 +445,12 @@ def test_figure_8_says_how_many_test_images_it_is_of():
 
 
 def test_notes_on_views_stand_where_these_are():
-    for table, scale, shown in (("table1", "small", 1), ("table3", "small", 2), ("table3", "digits", 0)):
-        at = TABLES[table].at(TABLES[table].scales[scale])
+    changed = {"views": "paper(strength=0.5)", "test_views": "deformed-cifar(p=0.2, shared=1)"}
+    for table, scale, changes, shown in (
+        ("table1", "small", {}, 1),
+        ("table3", "small", {}, 2),
+        ("table3", "digits", {}, 0),
+        ("table3", "small", changed, 0),
+    ):
+        at = TABLES[table].at(scaled(TABLES[table].scales, scale, **changes))
         assert sum("strengths of the views paper" in note or "one saturation" in note for note in at.notes) == shown

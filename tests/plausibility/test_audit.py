@@ -84,6 +84,31 @@ def test_violators_and_the_innocent(images, capsys):
     assert _count(cases, capsys) == ([], [])
 
 
+def test_pictures_sorted_by_class_blame_who_peeks_and_no_one_else():
+    """The first pictures are of one class then: a bias of zeros equals their labels, and exchanging them changes nothing."""
+    every = load("digits:train")
+    order = every.labels.argsort()
+    images = replace(every, images=every.images[order], labels=every.labels[order])
+    innocent = TrainConfig(network="violators.normed_network", loss=ONE, rule="rf", optimizer="sgd")
+    assert not audit(innocent, images).blamed("unsupervised")
+    _, report, violates = _judged("a loss that peeks at labels", images)
+    assert ("loss", "unsupervised") in violates and report.violations() >= violates
+    alike = replace(images.take(0, 60), labels=torch.zeros(60, dtype=torch.long))
+    assert not audit(innocent, alike).blamed("unsupervised")
+
+
+def test_a_schedule_that_asks_for_the_loss_is_left_open(images):
+    options = {"network": violators.CONVOLUTIONS, "loss": "violators.felt_hinge", "schedule": "violators.Moody"}
+    report = audit(TrainConfig(**options), images)
+    assert {f.verdict for f in report.findings if f.part == "schedule"} == {UNDECIDED}
+
+
+def test_pictures_are_no_feedback_weights(images):
+    """A batch of 16 views has as many numbers as a layer of 16 units has weights."""
+    report = audit(TrainConfig(network="flatten linear128 tanh | linear128 tanh", loss=ONE), images)
+    assert not [remark for remark in report.remarks if "a tensor" in remark]
+
+
 def test_labels_are_as_they_were_after_an_audit(images):
     before = images.labels.clone()
     audit(_config((ONE, "e2e", "rf", "sgd")), images)

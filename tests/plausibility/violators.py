@@ -9,8 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from saccade import draws
 from saccade.rules.feedback import RandomFeedback, maps_above
 from saccade.rules.gradient import Backpropagation
+from saccade.schedules import Randomized
 
 MARGINS = {"m1": 1.0, "m2": 3.0}
 
@@ -112,6 +114,23 @@ def peeking_hinge(z_a, z_b):
     negative = z_b.roll(-1, 0)
     other = (labels != labels.roll(-1)).to(z_b.dtype)
     return (other * (3 - (z_a.detach() - negative).abs().sum(1)).relu()).sum()
+
+
+FELT = {"loss": 0.0}
+
+
+def felt_hinge(z_a, z_b):
+    """Leaves what it came to where a schedule reads it."""
+    loss = hinge(z_a, z_b)
+    FELT["loss"] = float(loss.detach())
+    return loss
+
+
+class Moody(Randomized):
+    """Draws the layer from the last loss."""
+
+    def sites(self, seed, step, sites, steps):
+        return (draws.key(seed, "mood", repr(FELT["loss"]), step) % sites,)
 
 
 def undecided_hinge(z_a, z_b):
@@ -253,6 +272,11 @@ def normalizing_network():
 
 def grouped_network():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(1, 4), nn.Tanh(), nn.MaxPool2d(4), nn.Conv2d(4, 6, 3))
+
+
+def normed_network():
+    """Its norm's biases are as many zeros as a batch has pictures."""
+    return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.GroupNorm(2, 8), nn.Tanh(), nn.Conv2d(8, 4, 3, stride=4))
 
 
 class Skip(nn.Module):

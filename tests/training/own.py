@@ -88,6 +88,23 @@ class Counting(nn.Module):
         return ((z_a - z_b) * torch.rand_like(z_a)).abs().sum()
 
 
+class Recurrent(nn.Module):
+    """A layer with a learned weight of the name that ours have on a map."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.feedback = nn.Parameter(torch.eye(4))
+
+    def forward(self, x):
+        y = self.conv(x)
+        return y + torch.einsum("ij,bjhw->bihw", self.feedback, y.tanh())
+
+
+def recurrent():
+    return nn.Sequential(Recurrent(), nn.MaxPool2d(2))
+
+
 def entropy(z_a, z_b):
     """A loss that takes probabilities alone."""
     return F.binary_cross_entropy(z_a, z_b.detach())

@@ -240,6 +240,15 @@ def test_diagnostics_change_no_draw_and_no_running_statistic(tiny, images, tmp_p
     assert kept[0].read_bytes() == kept[1].read_bytes()
 
 
+def test_a_weight_of_ones_own_that_is_called_feedback_is_kept(tiny, images, tmp_path):
+    run = saccade.train(replace(tiny, network="own.recurrent", schedule="e2e"), out=tmp_path / "run", images=images)
+    learned = dict(saccade.load_encoder(run).named_parameters())
+    [name] = [name for name in learned if name.endswith("feedback")]
+    assert not torch.equal(learned[name], torch.eye(4))
+    converted = saccade.train(replace(tiny, rule="rf", schedule="e2e"), out=tmp_path / "rf", images=images)
+    assert not any("feedback" in name for name in load_file(converted / "weights.safetensors"))
+
+
 @pytest.mark.parametrize("loss", ["byol", "moco"])
 def test_the_slow_copy_starts_at_the_encoder_that_the_run_begins_with(tiny, images, tmp_path, loss):
     source = saccade.train(tiny, out=tmp_path / "source", images=images)

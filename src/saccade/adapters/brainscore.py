@@ -88,6 +88,11 @@ class BrainScoreModel:
             )
         if isinstance(stimuli, np.ndarray | Tensor):
             pictures = torch.as_tensor(stimuli)
+            if pictures.dtype != torch.uint8 or pictures.ndim != 4:
+                raise InputError(
+                    f"The stimuli are {str(pictures.dtype).removeprefix('torch.')} of shape {tuple(pictures.shape)}; it takes "
+                    "pictures of uint8 (n, channels, height, width)."
+                )
             return self._recorded([str(number) for number in range(len(pictures))], layers, lambda part: pictures[part])
         if hasattr(stimuli, "get_stimulus"):
             return self.from_stimulus_set(stimuli, layers, stimuli_identifier)

@@ -25,7 +25,7 @@ from ..plausibility.verdict import CONDITIONS, Report
 from ..report.run import probe_tables
 from ..report.tables import Cell, Table, number_text, to_markdown
 from ..training.checkpoint import portable
-from ..training.folder import losses, read_facts, read_json, read_metrics, timed
+from ..training.folder import losses, picture_shape, read_facts, read_json, read_metrics, timed
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 CITATION = """@article{tang2022biologically,
@@ -109,8 +109,8 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def card(encoder: nn.Sequential, config: TrainConfig, run: Path, name: str, audit: Report | None = None) -> str:
     """The model card, Markdown under a YAML head."""
-    facts = read_facts(run)
-    shape = "x".join(map(str, facts["shape"]))
+    facts, sides = read_facts(run), picture_shape(run)
+    shape = "x".join(map(str, sides))
     weights = sum(p.numel() for p in encoder.parameters())
     head = {
         "library_name": "saccade",
@@ -125,7 +125,7 @@ def card(encoder: nn.Sequential, config: TrainConfig, run: Path, name: str, audi
     use = (
         "```python\nimport saccade\nimport torch\n\n"
         f'encoder = saccade.from_pretrained("{name}")  # a torch.nn.Sequential in evaluation mode\n'
-        f"features = encoder(torch.zeros(1, {', '.join(map(str, facts['shape']))}))  # images in [0, 1]\n```"
+        f"features = encoder(torch.zeros(1, {', '.join(map(str, sides))}))  # images in [0, 1]\n```"
     )
     sections = {
         "Use": use,

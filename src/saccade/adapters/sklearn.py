@@ -149,7 +149,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         channels, height, width = self.image_shape_
         if math.prod(X.shape[1:]) != channels * height * width:
             raise InputError(f"X is {X.shape}; it takes images of {height}x{width} in {channels} channels, as in fit.")
-        low, high = self._range
+        low, high = (0.0, 255.0) if X.dtype == np.uint8 else self._range
         levels = np.rint((X.astype(np.float64) - low) * (255 / ((high - low) or 1))).clip(0, 255).astype(np.uint8)
         pixels = levels.reshape(len(X), height, width, channels).transpose(0, 3, 1, 2)
         return ImageSet(torch.from_numpy(np.ascontiguousarray(pixels)), name="X")

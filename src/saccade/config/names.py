@@ -239,7 +239,7 @@ RULES: dict[str, Entry] = {
         facts=_FEEDBACK,
     ),
     "dfa": Entry(
-        "direct feedback alignment: the output's error straight to each layer (Nokland 2016)",
+        "direct feedback alignment: the output's error straight to each layer (Nøkland 2016)",
         "saccade.rules.feedback.DirectFeedback",
         facts=_FEEDBACK | {"needs-head"},
     ),

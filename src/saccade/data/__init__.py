@@ -41,9 +41,10 @@ def load(
     `spec` is `NAME` or `NAME:SPLIT` (`saccade list` shows the names; the split is `train` unless said), a path to an
     `.npz`, or a path to a folder, which may be followed by `?size=64` to scale and crop its pictures. `?classes=3,5`
     after any of them picks classes, by name or number, as `split_by_class` does. A slice in square brackets at the end
-    picks some by position: `cifar10:train[:45000]`, `my.npz[45000:]`, `photos?size=64[-100:]`. A name
-    goes before a folder that is called the same; write `./digits` for the folder. `shards:` and a folder of tar files or
-    a pattern, such as `shards:/set/*.tar` or `shards:https://host/set/{000..099}.tar`, is read in a stream, without
+    picks some by position: `cifar10:train[:45000]`, `my.npz[45000:]`, `my.npz[-100:]`; a folder's pictures come class by
+    class, in the order of its subfolders' names. A name goes before a folder that is called the same; write `./digits`
+    for the folder. `shards:` and a folder of tar files or a pattern, such as `shards:/set/*.tar` or
+    `shards:https://host/set/{000..099}.tar`, is read in a stream, without
     labels; `open_shards` has its options.
 
     `root` is the folder of the named sets (default: the environment's SACCADE_DATA, or ./data); they are downloaded

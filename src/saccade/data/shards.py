@@ -333,8 +333,14 @@ def _pictures(url: str) -> Generator[Picture, None, None]:
         source = [{"url": url, "stream": stream}]
         files = tars.tar_file_expander(source, select_files=lambda name: name.lower().endswith(SUFFIXES))
         for sample in tars.group_by_keys(files):
-            kind, content = next((key, value) for key, value in sample.items() if not key.startswith("__"))
-            yield f"{sample['__key__']}.{kind} of {url}", content
+            key, pictures = sample["__key__"], {kind: one for kind, one in sample.items() if not kind.startswith("__")}
+            if len(pictures) > 1:
+                raise InputError(
+                    f"{url} has {len(pictures)} pictures of the name {key} ({', '.join(f'{key}.{kind}' for kind in pictures)}); it "
+                    "takes one of each name, which ends at the first dot."
+                )
+            [(kind, content)] = pictures.items()
+            yield f"{key}.{kind} of {url}", content
         # What tarfile takes for the end may be damage; after a real end there are but zeros.
         while url.endswith(".tar") and (chunk := stream.read(CHUNK)):
             if chunk.count(0) != len(chunk):

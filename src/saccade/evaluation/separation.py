@@ -50,8 +50,8 @@ def tsne(x: Tensor, seed: int = 0) -> np.ndarray:
 
 
 def _check(x: Tensor, y: Tensor) -> None:
-    if x.ndim != 2 or y.shape != x.shape[:1] or len(y.unique()) < 2:
+    if x.ndim != 2 or y.shape != x.shape[:1] or not 2 <= len(y.unique()) < len(x):
         raise InputError(
             f"A separation was asked of embeddings {tuple(x.shape)} with labels {tuple(y.shape)}; it takes (n, d) and (n,), of "
-            "two classes or more."
+            "two classes or more, and not of as many as embeddings."
         )

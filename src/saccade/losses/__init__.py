@@ -5,7 +5,7 @@ Any callable `loss(z_a, z_b)` is one; a module may declare what it needs.
 
 import copy
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
@@ -72,7 +72,7 @@ def make(text: str) -> nn.Module:
     call, entry = choose(text, LOSSES, "loss")
     found = imported(entry.path if entry else call.name, "loss")
     if inspect.isclass(found):
-        found = called(found, call, f"The loss {text!r}")
+        found, call = called(found, call, f"The loss {text!r}"), replace(call, options={})
     elif isinstance(found, nn.Module):
         if call.options:
             raise InputError(f"The loss {text!r} is made already and takes no options.")

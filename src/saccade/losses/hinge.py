@@ -16,11 +16,11 @@ def contrastive_hinge(
         m1, m2: margins, in units of L1 distance.
         negatives: "all" others of the batch, or T of them: the next T in order, wrapping around.
         reading: "paper", or "authors": their public code takes offsets 1..T-1 without wrapping around, at weight 1/T, so
-            that T is at least 2.
+            that T is at least 2. Of "all" the readings are the same.
 
-    Returns a scalar, a sum and not a mean. The (batch, batch, width) tensor of all differences is never made, and T
-    negatives cost T rows. Subgradients at a tie are 0. Raises InputError for no or more negatives than the batch has, lists of
-    different shapes, an empty batch and another reading.
+    Returns a scalar, a sum and not a mean. With "all" the (batch, batch, width) tensor of differences is never made; T
+    negatives make one of (batch, width, T). Subgradients at a tie are 0. Raises InputError for no or more negatives than the
+    batch has, lists of different shapes, an empty batch and another reading.
 
     >>> z_a, z_b = torch.tensor([[0.0], [4.0]]), torch.tensor([[2.0], [5.0]])
     >>> float(contrastive_hinge(z_a, z_b))  # positives: [2 - 1]+ + [1 - 1]+; negatives: [3 - 5]+ + [3 - 2]+

@@ -74,7 +74,7 @@ def results(table: PaperTable, scale: Scale, have: Found, *, links: Links | None
     if published:
         caption += "; published: at the paper's scale"
         caption += (
-            ". Difference: ours less published, with its 95 % interval over seeds" if same else ", on its pictures"
+            ". Difference: ours minus published, with its 95 % interval over seeds" if same else ", on its pictures"
         )
     return Table(header, rows, f"{caption}.", [*table.notes, *_unlike(have)], digits=table.digits)
 

@@ -28,6 +28,7 @@ from ..losses import make as make_loss
 from ..parallel import Report
 from ..training import pick_device, pick_precision, read_weights, run
 from ..training.folder import read_json, read_metrics
+from ..training.own_code import own_code
 from .scales import AFTERWARDS, Scale, file_name, strengths
 from .tables import Cell, PaperTable
 
@@ -274,7 +275,7 @@ def tested(job: Job) -> dict[str, Any]:
         return scored(made)
 
     def under(views: str) -> dict[int, float]:
-        how = " ".join(map(str, resolve(views)))
+        how = " ".join([*map(str, resolve(views)), *own_code(TrainConfig(views=views), ["views"]).values()])
         return changed(views, how, test, lambda: deformed(test, views, _TEST_SEED))
 
     def corrupt(images: ImageSet, name: str, severity: int) -> dict[int, float]:
@@ -338,7 +339,7 @@ def curve(job: Job) -> dict[str, Any]:
 
 
 def separation(job: Job) -> dict[str, Any]:
-    """How far the first test images' embeddings separate, at every layer; for the first seed also their map."""
+    """How far the first test images' embeddings separate, at every layer; for seed 0 also their map."""
     learned, test = learn(job), job.set(2)
     test = test.take(0, min(job.scale.shown, len(test)))
     assert test.labels is not None
@@ -383,7 +384,7 @@ def margins(job: Job) -> dict[str, Any]:
     return {"scores": scores, "quantiles": quantiles, **own, "config": _settings(config), "run": {}}
 
 
-_PROBED = frozenset({*AFTERWARDS, "probe_set"})
+_PROBED = frozenset({*AFTERWARDS, "probe_set", "probe_rate", "pool_to"})
 
 
 class Measure(NamedTuple):
@@ -398,9 +399,13 @@ class Measure(NamedTuple):
 
 MEASURES: dict[str, Measure] = {
     "probe": Measure(probe, _PROBED, percent=True),
-    "tested": Measure(tested, _PROBED - {"probe_views"}, ("curve", "corruptions", "images"), percent=True),
+    "tested": Measure(
+        tested, _PROBED - {"probe_views"} | {"corrupted"}, ("curve", "corruptions", "images"), percent=True
+    ),
     "layers": Measure(layers, _PROBED, percent=True),
     "curve": Measure(curve, frozenset(), ("points",)),
-    "separation": Measure(separation, frozenset({"test_set", "test_views", "strength"}), ("images",)),
-    "margins": Measure(margins, frozenset({"encoder_set", "batch", "m1", "m2"}), ("quantiles", "m1", "m2")),
+    "separation": Measure(separation, frozenset({"test_set", "test_views", "strength", "shown"}), ("images",)),
+    "margins": Measure(
+        margins, frozenset({"encoder_set", "network", "size", "batch", "m1", "m2"}), ("quantiles", "m1", "m2")
+    ),
 }

@@ -64,20 +64,22 @@ def audit(config: TrainConfig, images: ImageSet | None = None, steps: int = STEP
         found, facts = loss.undecided(str(reason))
     worlds = [world_at(model, images, index) for index in range(len(model.sites))]
     by_site = [learning.examine(world) for world in worlds]
-    report.findings = [*found, *_merged(by_site), *_schedule(model), *_optimizer(model)]
+    report.findings = [*found, *_merged(by_site), *_optimizer(model)]
     _peeking(report, images, worlds)
     start = {name: p.detach().clone() for name, p in model.modules().named_parameters()}
     feedback = _feedback(report, model, worlds, start)
-    turns = _steps(model, steps)
+    turns = _turns(model)
+    taken = _steps(turns, len(worlds), steps)
     series: dict[str, list[float]] = {name: [] for name in feedback}
-    for step in [None, *turns]:
+    for step in [None, *taken]:
         if step is not None:
             train_step(model, images, step)
         _measure(series, feedback, model)
+    report.findings += _schedule(turns == _turns(model))
     report.angles = {name: angles for name, angles in series.items() if angles}
     report.remarks = _converging(feedback, model, start, report.angles)
     report.needs = _needs(model, worlds, facts)
-    report.beyond = _beyond(model, worlds, facts, start, len(turns))
+    report.beyond = _beyond(model, worlds, facts, start, len(taken))
     report.seconds = time.perf_counter() - started
     return report
 
@@ -95,7 +97,7 @@ def thin_model(config: TrainConfig, images: ImageSet, steps: int = STEPS) -> tup
     sizes = [(64, _BATCH, _SIDE), *((count, count, side) for count in counts for side in sides)]
     kinds = [stand_in]
     if is_dotted(config.network) and images.shape[0] == 1:
-        kinds.append(_first)
+        kinds.append(_some)
     for kind, (count, batch, side) in product(kinds, sizes):
         pictures = kind(images, count)
         try:
@@ -130,13 +132,18 @@ def thinned(
     )
 
 
-def _first(images: ImageSet, count: int) -> ImageSet:
-    return images.take(0, min(count, len(images)))
+def _some(images: ImageSet, count: int) -> ImageSet:
+    """The first images; where most of these are of one class, as in a folder sorted by class, some from all over the set."""
+    few = images.take(0, min(count, len(images)))
+    if few.labels is None or 2 * int(few.labels.bincount().max()) <= len(few):
+        return few
+    spread = slice(0, len(images), len(images) // len(few))  # a view of all labels, which can be exchanged in place
+    return replace(few, images=images.images[spread][: len(few)], labels=images.labels[spread][: len(few)])  # type: ignore[index]
 
 
 def stand_in(images: ImageSet, count: int) -> ImageSet:
-    """The first images; where the pictures are grey, the same in three colours, which every policy of views takes."""
-    few = _first(images, count)
+    """Some images; where the pictures are grey, the same in three colours, which every policy of views takes."""
+    few = _some(images, count)
     pictures: Any = few.batch(torch.arange(len(few)))
     return replace(few, images=pictures.expand(-1, 3, -1, -1).contiguous() if pictures.shape[1] == 1 else pictures)
 
@@ -183,16 +190,15 @@ def _turns(model: Model) -> list[tuple[int, ...]]:
     return [model.turns(step) for step in range(model.total_steps)]
 
 
-def _steps(model: Model, each: int) -> list[int]:
+def _steps(turns: list[tuple[int, ...]], sites: int, each: int) -> list[int]:
     """Steps after which every site has learned `each` times."""
-    turns = list(enumerate(_turns(model)))
-    mine = ([step for step, turn in turns if site in turn][:each] for site in range(len(model.sites)))
+    mine = ([step for step, turn in enumerate(turns) if site in turn][:each] for site in range(sites))
     return sorted(set().union(*mine))
 
 
-def _schedule(model: Model) -> list[Finding]:
-    """A schedule says who learns when; it could violate a condition only by letting signals pass between sites."""
-    again = _turns(model) == _turns(model)
+def _schedule(again: bool) -> list[Finding]:
+    """A schedule says who learns when; it could violate a condition only by letting signals pass between sites. `again`:
+    whether it says the same after the steps as before them."""
     told = "who learns at a step follows from the seed and the step alone: no activity, weight or label is asked"
     verdict, told = (MET, told) if again else (UNDECIDED, "two calls with the same seed and step named different sites")
     return [Finding("schedule", c, verdict, [told]) for c in CONDITIONS]
@@ -263,7 +269,7 @@ def _peeking(report: Report, images: ImageSet, worlds: list[World]) -> None:
     world = worlds[-1]
     before = world.updates()
     try:  # in place: what peeks at them has a way to them of its own
-        images.labels.copy_(kept.roll(1))
+        images.labels.copy_((kept + 1) % max(2, images.class_count))
         after = world.updates()
     finally:
         images.labels.copy_(kept)
@@ -272,12 +278,8 @@ def _peeking(report: Report, images: ImageSet, worlds: list[World]) -> None:
     copied = world.copied()
     with trace:
         copied.learn(world.batch.inputs)
-    index = [kept, kept[: len(world.batch.inputs) // 2]]
-    copies = [
-        x
-        for x in trace.external.values()
-        if any(x.shape == k.shape and x.numel() > 1 and bool((x == k).all()) for k in index)
-    ]
+    index = [k for k in (kept, kept[: len(world.batch.inputs) // 2]) if len(k.unique()) > 1]  # else any constant is one
+    copies = [x for x in trace.external.values() if any(x.shape == k.shape and bool((x == k).all()) for k in index)]
     if moved or copies:
         how = f"updates of {', '.join(moved[:3])} move with them" if moved else "a copy of them is read during the step"
         report.blame("loss", "unsupervised", f"labels reach the step although the loss does not declare them: {how}")
@@ -301,7 +303,13 @@ def _feedback(report: Report, model: Model, worlds: list[World], start: dict[str
             world.learn(world.batch.inputs)
         for x in trace.external.values():
             name = storages.get(x.untyped_storage()._cdata, f"a tensor {tuple(x.shape)} of the rule")
-            if x.ndim < 2 or name in maps or not x.is_floating_point() or ".loss." in f".{name}":
+            if (
+                x.ndim < 2
+                or x is world.batch.inputs
+                or name in maps
+                or not x.is_floating_point()
+                or ".loss." in f".{name}"
+            ):
                 continue
             for weight in maps:
                 if x.numel() != forward[weight].numel():

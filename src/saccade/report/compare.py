@@ -47,8 +47,10 @@ class Comparison:
             ("Surroundings, where they differ", self.surroundings),
             ("Results", self.results),
         ):
-            rows: list[list[Cell]] = [[name, *(map(_cell, row))] for name, row in values.items()]
-            notes = [f"The other {self.same} fields are the same."] if values is self.configuration else []
+            told = values is self.configuration
+            shown = _whole if told else _cell  # what differs must not look alike
+            rows: list[list[Cell]] = [[name, *map(shown, row)] for name, row in values.items()]
+            notes = [f"The other {self.same} fields are the same."] if told else []
             if rows:
                 found.append(Table(["", *self.names], rows, caption, notes, digits=2))
         return found
@@ -143,6 +145,10 @@ def _results(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
                 [row["accuracy"] for row in seeds.values()]
             )
     return found
+
+
+def _whole(value: Any) -> Cell:
+    return f"{value:.12g}" if isinstance(value, float) else _cell(value)
 
 
 def _cell(value: Any) -> Cell:

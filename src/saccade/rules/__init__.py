@@ -66,7 +66,8 @@ def convert(
 
     **dtp**: a chain, an `nn.Sequential` whose layers have one map each and whose last layer is the head. A step has
     phases, each with parameters and an optimizer of its own, so what comes back is a `Site`: the same modules,
-    inverses, and `loss`, a module of `saccade.losses` or anything called as loss(z_a, z_b). `example` is needed too.
+    inverses, and `loss`, a module of `saccade.losses` or anything called as loss(z_a, z_b). `example` is needed too. The slow
+    copy of a loss that has one (MoCo, BYOL) follows where the loop calls `site.follow()` after a step.
 
     >>> from saccade.losses.hinge import ContrastiveHinge
     >>> chain = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2))

@@ -281,7 +281,7 @@ def _run_through(
 
 
 class RandomFeedback(Backpropagation):
-    """A fixed random B in place of W^T (Eq. 10), drawn as W is, uniform within 1/sqrt(fan-in), by a seed of its own."""
+    """A fixed random B in place of W^T (Eq. 10): uniform within 1/sqrt(fan-in), as PyTorch draws W by default, by a seed of its own."""
 
     trains = False
     signs = False
@@ -429,7 +429,7 @@ def _uses(map: Any, shape: tuple[int, ...]) -> Tensor:
 
 
 class DirectFeedback(RandomFeedback):
-    """DFA: each layer gets the output's error through a fixed random matrix of its own (Nokland 2016).
+    """DFA: each layer gets the output's error through a fixed random matrix of its own (Nøkland 2016).
 
     The error arrives at the input of a map; from there it runs through pools, activations and skip connections, which
     have no weights, as ever.

@@ -117,8 +117,9 @@ class Site(nn.Module):
             gave = f"a {type(loss).__name__}"
             if isinstance(loss, Tensor):
                 gave = f"{loss.dtype} of shape {tuple(loss.shape)}, {'with' if loss.requires_grad else 'without'} a gradient"
+            named = getattr(self.loss, "_get_name", lambda: getattr(self.loss, "__name__", "that was given"))()
             raise InputError(
-                f"The loss {self.loss._get_name()} gave {gave}; it takes one floating-point number, a tensor of shape (), with a "
+                f"The loss {named} gave {gave}; it takes one floating-point number, a tensor of shape (), with a "
                 "gradient."
             )
         if ranks.count > 1 and not ranks.gathers:

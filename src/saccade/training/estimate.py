@@ -8,7 +8,10 @@ import torch
 from ..config.run import TrainConfig
 from ..data import load
 from ..data.memory import pick_device, whole_float32
+from ..errors import RunError
+from .loop import deterministic
 from .model import build, train_step
+from .own_code import failures_told
 
 
 @whole_float32()
@@ -19,14 +22,17 @@ def dry_run(config: TrainConfig) -> dict[str, str]:
     model = build(config, images)
     timed = 4 * len(model.sites)
     steps = [model.total_steps * k // timed for k in range(timed)]  # spread over the run
-    train_step(model, images, 0)
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    for step in steps:
-        train_step(model, images, step)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    with deterministic(config), failures_told(config, RunError):
+        train_step(model, images, 0)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        for step in steps:
+            train_step(model, images, step)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
     seconds = (time.perf_counter() - started) / timed
     peak = (
         torch.cuda.max_memory_allocated(device)

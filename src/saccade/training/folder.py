@@ -159,11 +159,26 @@ def read_json(path: Path, takes: str = "the folder of a run") -> dict[str, Any]:
 def read_facts(folder: Path) -> dict[str, Any]:
     """A run's run.json. Raises InputError where it is missing or is not what a run writes."""
     facts = read_json(folder / "run.json")
-    shape, data, earlier = facts.get("shape"), facts.get("data"), facts.get("earlier", [])
-    whole = isinstance(shape, list) and all(type(n) is int and 0 < n < 1 << 16 for n in shape) and 1 <= len(shape) <= 3
-    if not (whole and isinstance(data, dict) and isinstance(earlier, list) and all(map(_is_part, [facts, *earlier]))):
+    data, earlier = facts.get("data"), facts.get("earlier", [])
+    shapes = [facts.get("shape"), facts.get("picture", facts.get("shape"))]
+    if not (
+        all(map(_is_shape, shapes))
+        and isinstance(data, dict)
+        and isinstance(earlier, list)
+        and all(map(_is_part, [facts, *earlier]))
+    ):
         raise InputError(f"{folder / 'run.json'} is not what a run writes; it takes the folder of a run.")
     return facts
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, list) and all(type(n) is int and 0 < n < 1 << 16 for n in shape) and 1 <= len(shape) <= 3
+
+
+def picture_shape(folder: Path) -> tuple[int, ...]:
+    """(channels, height, width) of the pictures that a run's encoder is shown; of one that learned from patches, whole ones."""
+    facts = read_facts(folder)
+    return tuple(facts.get("picture", facts["shape"]))  # runs of patches from before it was kept are of patches
 
 
 def _is_part(part: Any) -> bool:

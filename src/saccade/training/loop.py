@@ -22,6 +22,7 @@ from ..errors import Lost, RunError, Stopped
 from ..files import write_whole
 from ..ranks import ALONE, Ranks, joined
 from ..rules import Batch
+from ..rules.feedback import Converted
 from ..signals import asking_to_stop
 from . import checkpoint
 from .folder import (
@@ -56,7 +57,7 @@ def run(config: TrainConfig, out: Path, *, images: ImageSet | None = None, progr
     with (
         joined(pick_device(config.device), config.batch, config.negatives, config.divide) as ranks,
         whole_float32(),
-        _deterministic(config),
+        deterministic(config),
         ExitStack() as stack,
     ):
         try:
@@ -86,6 +87,14 @@ def run(config: TrainConfig, out: Path, *, images: ImageSet | None = None, progr
     return out
 
 
+def _whole_picture(model: Model, images: ImageSet) -> list[int]:
+    """(channels, height, width) of what the finished encoder is shown: a view's, or the whole of which views were patches."""
+    channels, *sides = model.shape
+    if model.sites[-1].needs.layout == "patches":
+        sides = [model.config.size or side for side in images.shape[1:]]
+    return [channels, *sides]
+
+
 def _begin(model: Model, images: ImageSet, out: Path) -> dict[str, Any]:
     """Restore what the folder holds, write what is begun there, and return it."""
     before = read_facts(out) if (out / "run.json").exists() else {}
@@ -99,6 +108,7 @@ def _begin(model: Model, images: ImageSet, out: Path) -> dict[str, Any]:
             "sha256": images.fingerprint(),
         },
         "shape": list(model.shape),
+        "picture": _whole_picture(model, images),
         "device": str(model.device),
         "precision": model.precision,
         "processes": model.ranks.count,
@@ -149,7 +159,7 @@ def replay(
     config: TrainConfig, steps: int, out: Path, *, images: ImageSet | None = None, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
     """Train the first `steps` steps of a run anew, in the empty folder `out`, and return the metrics' lines."""
-    with whole_float32(), _deterministic(config):
+    with whole_float32(), deterministic(config):
         model, images = _prepared(config, images, ALONE)
         steps = min(steps, model.total_steps)
         report: Progress | None = (lambda step, _, loss: progress(step, steps, loss)) if progress else None
@@ -159,7 +169,7 @@ def replay(
 
 
 @contextmanager
-def _deterministic(config: TrainConfig) -> Iterator[None]:
+def deterministic(config: TrainConfig) -> Iterator[None]:
     """Operations that give the same bits on a GPU too, where the run asks for them; then as before."""
     before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if config.deterministic:
@@ -201,11 +211,15 @@ def _count(module: torch.nn.Module) -> int:
 
 def weights(model: Model) -> dict[str, Tensor]:
     """Encoder and heads by name: `encoder.0.linear.weight`, `heads.4.linear.weight`, ..."""
-    named = {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
+    named = {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict(keep_vars=True).items()}
     for site in model.sites:
         if site.head is not None:
-            named |= {f"heads.{site.index}.{name}": tensor for name, tensor in site.head.state_dict().items()}
-    return checkpoint.portable({name: tensor for name, tensor in named.items() if not name.endswith(".feedback")})
+            named |= {
+                f"heads.{site.index}.{name}": tensor for name, tensor in site.head.state_dict(keep_vars=True).items()
+            }
+    added = {id(part.feedback) for part in model.modules().modules() if isinstance(part, Converted)}
+    kept = {name: tensor for name, tensor in named.items() if id(tensor) not in added}
+    return checkpoint.portable({name: tensor.detach() for name, tensor in kept.items()})
 
 
 def _train(model: Model, images: ImageSet, step: int, last: int, out: Path, progress: Progress | None) -> None:
