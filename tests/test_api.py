@@ -197,6 +197,9 @@ def test_embed_equals_the_encoder(finished):
     x = images.batch(torch.arange(7)).float() / 255
     found = saccade.embed(finished, images, layer=1)
     assert_close(found, saccade.load_encoder(finished)[0](x).flatten(1).detach())
+    untrained = saccade.embed(finished, images, layer=1, initial=True)
+    assert_close(untrained, saccade.load_encoder(finished, initial=True)[0](x).flatten(1).detach())
+    assert not torch.equal(untrained, found)
     with pytest.raises(InputError, match="layer is 3; the run"):
         saccade.embed(finished, images, layer=3)
 

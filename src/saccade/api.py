@@ -285,16 +285,18 @@ def embed(
     images: Images,
     *,
     layer: int | None = None,
+    initial: bool = False,
     device: str = "auto",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Tensor:
-    """The features of one layer (default: the last) for every image: float32 (images, features), flattened.
+    """The features of one layer (default: the last) for every image: float32 (images, features), flattened; `initial`: of the
+    encoder as training found it.
 
     Raises InputError for a layer that the run does not have, for images of other channels, and where the weights are not those
     that the run wrote.
     """
     place = pick_device(device)
-    encoder = load_encoder(run, device=str(place))
+    encoder = load_encoder(run, initial=initial, device=str(place))
     layer = len(encoder) if layer is None else layer
     if not isinstance(layer, Integral) or isinstance(layer, bool) or not 0 <= layer <= len(encoder):
         raise InputError(f"layer is {layer!r}; the run {run} has layers 1 to {len(encoder)}, and 0 for the pixels.")

@@ -249,6 +249,7 @@ def _embed(argv: list[str]) -> int:
     parser.add_argument("run", type=str, help="folder of a finished run")
     parser.add_argument("data", type=str, help="images")
     terminal.add_int(parser, "--layer", None, "layer, counted from 1 (default: the last)")
+    parser.add_argument("--initial", type=bool, default=False, help="the encoder as training found it")
     parser.add_argument("--out", "-o", type=str, default="embeddings.npz", help="file to write")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda")
     terminal.add_flags(parser)
@@ -263,7 +264,9 @@ def _embed(argv: list[str]) -> int:
 
     images = api.load_images(given.data, root=api.configuration(given.run).data_root)
     with progress.steps(given.quiet) as update:
-        found = api.embed(given.run, images, layer=given.layer, device=given.device, progress=update)
+        found = api.embed(
+            given.run, images, layer=given.layer, initial=given.initial, device=given.device, progress=update
+        )
     arrays = {"embeddings": found.numpy()}
     if images.labels is not None:
         arrays["labels"] = images.labels.numpy()

@@ -109,6 +109,11 @@ def test_what_cannot_be_trained_is_one_sentence(digits, options, words):
         saccade.SelfSupervisedEncoder(**(SMALL | options)).fit(digits[0])
 
 
+def test_images_with_their_channels_first_are_refused(digits):
+    with pytest.raises(InputError, match="X has images of shape .1, 8, 8., channels first as it seems"):
+        saccade.SelfSupervisedEncoder(**SMALL).fit(digits[0].reshape(-1, 1, 8, 8))
+
+
 def test_a_search_over_numpys_numbers(digits):
     grid = {"batch": np.array([10, 20]), "rate": np.array([1e-3])}
     search = GridSearchCV(

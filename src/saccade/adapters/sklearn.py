@@ -143,6 +143,8 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 "channels), or rows of as many pixels as image_shape has."
             )
         height, width, channels = (*shape, 1)[:3]
+        if channels not in (1, 3) and height in (1, 3):
+            raise InputError(f"X has images of shape {tuple(shape)}, channels first as it seems; it takes them last.")
         return channels, height, width
 
     def _images(self, X: np.ndarray) -> ImageSet:
