@@ -151,11 +151,13 @@ def _listening(news: Any, tasks: int, progress: Callable[[float], None] | None) 
     It ends after the workers have: one whose words nobody reads cannot end.
     """
     failed: list[Exception] = []
-    listener = threading.Thread(target=_listen, args=(news, tasks, progress, failed), daemon=True)
+    over = threading.Event()
+    listener = threading.Thread(target=_listen, args=(news, tasks, progress, failed, over), daemon=True)
     listener.start()
     try:
         yield news
     finally:
+        over.set()
         news.put(None)
         news.cancel_join_thread()
         listener.join(_PATIENCE)
@@ -166,11 +168,13 @@ def _listening(news: Any, tasks: int, progress: Callable[[float], None] | None) 
 _PATIENCE = 10  # seconds for the last words, which never come where a worker was killed while it spoke
 
 
-def _listen(news: Any, tasks: int, progress: Callable[[float], None] | None, failed: list[Exception]) -> None:
+def _listen(
+    news: Any, tasks: int, progress: Callable[[float], None] | None, failed: list[Exception], over: threading.Event
+) -> None:
     shares: dict[str, float] = {}
     while (heard := news.get()) is not None:
         shares[heard[0]] = heard[1]
-        if progress and not failed:
+        if progress and not failed and not over.is_set():
             try:
                 progress(sum(shares.values()) / tasks)
             except Exception as error:  # of any kind: it is the caller's

@@ -247,20 +247,22 @@ def table(varied: Mapping[str, Sequence[Any]], found: list[dict[str, Any]], prob
         ]
         for label, group in zip(labels, groups.values(), strict=True)
     ]
-    notes = ["Over untrained: less a probe of the encoder that the run began with, paired by seed; 95 % interval."]
+    notes = [
+        "Gain over untrained: minus a probe of the encoder that the run began with, paired by seed; 95 % interval."
+    ]
     if others:
         # Over the seeds that both have: fewer, or none, where seeds vary together with a field.
-        less = [
+        against_first = [
             [group[seed]["accuracy"] - first[seed]["accuracy"] for seed in group if seed in first] for group in others
         ]
-        tests = [differences(values) if values else None for values in less]
+        tests = [differences(values) if values else None for values in against_first]
         adjusted = holm([test.p if test else None for test in tests])
         header += ["minus the first row (points)", "p, Holm"]
         rows[0] += ["", ""]
         for row, test, p in zip(rows[1:], tests, adjusted, strict=True):
             row += ["" if test is None else test, "" if p is None else p]
         notes.append(
-            "Less the first row: paired by seed; 95 % interval, and p by Student's t after Holm's correction for all rows below "
+            "Minus the first row: paired by seed; 95 % interval, and p by Student's t after Holm's correction for all rows below "
             "the first. No interval and no p where there is one seed only, or where all differences are equal."
         )
     said = f"{len(found)} runs; accuracy of a linear probe fitted on {probe.train} and scored on {probe.test}"

@@ -114,6 +114,14 @@ def test_images_with_their_channels_first_are_refused(digits):
         saccade.SelfSupervisedEncoder(**SMALL).fit(digits[0].reshape(-1, 1, 8, 8))
 
 
+def test_bytes_and_other_numbers_are_not_mixed_up(digits):
+    levels = digits[0].astype(np.uint8)
+    for fitted, other in ((digits[0], levels), (levels, digits[0])):
+        encoder = saccade.SelfSupervisedEncoder(**SMALL).fit(fitted)
+        with pytest.raises(InputError, match=f"X is {other.dtype}; it takes .* as in fit"):
+            encoder.transform(other)
+
+
 def test_a_search_over_numpys_numbers(digits):
     grid = {"batch": np.array([10, 20]), "rate": np.array([1e-3])}
     search = GridSearchCV(

@@ -129,6 +129,7 @@ def test_what_cannot_be_trained_is_said_before_anything_runs(changes, said, tmp_
         ("figure6", {"probe_epochs": 3}, "No number of figure6 depends on probe_epochs"),
         ("figure8", {"probe_batch": 100}, "No number of figure8 depends on probe_batch"),
         ("table3", {"probe_views": "flip"}, "No number of table3 depends on probe_views"),
+        ("table4", {"corrupted": 5}, "No number of table4 depends on corrupted"),
         ("figure5", {"views": "affine-hsv"}, "No number of figure5 depends on views"),
         ("supplement-c", {"negatives": "authors"}, "No number of supplement-c depends on negatives"),
         ("figure5", {"precision": "float32"}, "No number of figure5 depends on precision"),

@@ -27,7 +27,8 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     X holds images as rows of pixels (n, pixels), or as (n, height, width) or (n, height, width, channels). Bytes
     (uint8) are pixels as they are; other numbers are scaled so that the training images span black to white, and
-    rounded to 256 levels. Labels reach a loss that asks for them, such as cross-entropy, and no other.
+    rounded to 256 levels; `transform` takes the kind that `fit` had. Labels reach a loss that asks for them, such as
+    cross-entropy, and no other.
 
     Args:
         image_shape: of X's rows of pixels: (height, width) or (height, width, channels). None: the grey square of as
@@ -93,7 +94,8 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def fit(self, X: Any, y: Any = None) -> "SelfSupervisedEncoder":
         X = validate_data(self, X, allow_nd=True, ensure_min_samples=2)
         self.image_shape_ = self._shape(X)
-        self._range = (0.0, 255.0) if X.dtype == np.uint8 else (float(X.min()), float(X.max()))
+        self._bytes = X.dtype == np.uint8
+        self._range = (0.0, 255.0) if self._bytes else (float(X.min()), float(X.max()))
         seed = self.random_state
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(2**31 - 1)
@@ -151,7 +153,11 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         channels, height, width = self.image_shape_
         if math.prod(X.shape[1:]) != channels * height * width:
             raise InputError(f"X is {X.shape}; it takes images of {height}x{width} in {channels} channels, as in fit.")
-        low, high = (0.0, 255.0) if X.dtype == np.uint8 else self._range
+        if (X.dtype == np.uint8) != self._bytes:
+            raise InputError(
+                f"X is {X.dtype}; it takes {'bytes (uint8)' if self._bytes else 'numbers that are no bytes'}, as in fit."
+            )
+        low, high = self._range
         levels = np.rint((X.astype(np.float64) - low) * (255 / ((high - low) or 1))).clip(0, 255).astype(np.uint8)
         pixels = levels.reshape(len(X), height, width, channels).transpose(0, 3, 1, 2)
         return ImageSet(torch.from_numpy(np.ascontiguousarray(pixels)), name="X")

@@ -34,7 +34,7 @@ def read_named(name: str, split: str, root: Path, download: bool, limit: int) ->
     if not found and not download:
         raise NotHere(
             f"{name} is not in the folder {root} (neither {_FOLDERS[name]} nor {npz.name}); "
-            "train, margins and reproduce fetch it with --download; or set SACCADE_DATA to the folder that has it."
+            "train, margins, reproduce and shards fetch it with --download; or set SACCADE_DATA to the folder that has it."
         )
     return _READERS[name](name, split, root, download)
 

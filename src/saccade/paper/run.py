@@ -124,7 +124,8 @@ def refuse_idle(table: PaperTable, scale: str, changes: dict[str, Any]) -> None:
         one_by_one += [("readings", str(call)) for call in parse_calls(readings)]
     for option, value in one_by_one:
         after = scaled(table.scales, scale, **{option: value})
-        if after == before or option in MEASURES[table.measure].reads:
+        reads = MEASURES[table.measure].reads - (set() if after.sizes else {"corrupted"})
+        if after == before or option in reads:
             continue
         trained = [
             [_filled(config_of(cell, one, 0, MANY)) for cell in table.cells if cell.trained] for one in (before, after)

@@ -135,10 +135,11 @@ def thinned(
 def _some(images: ImageSet, count: int) -> ImageSet:
     """The first images; where most of these are of one class, as in a folder sorted by class, some from all over the set."""
     few = images.take(0, min(count, len(images)))
-    if few.labels is None or 2 * int(few.labels.bincount().max()) <= len(few):
+    if few.labels is None or 2 * int(few.labels.unique(return_counts=True)[1].max()) <= len(few):
         return few
-    spread = slice(0, len(images), len(images) // len(few))  # a view of all labels, which can be exchanged in place
-    return replace(few, images=images.images[spread][: len(few)], labels=images.labels[spread][: len(few)])  # type: ignore[index]
+    which = slice(0, len(images), len(images) // len(few))  # a view of all labels, which can be exchanged in place
+    pictures, labels = images.images[which][: len(few)], images.labels[which][: len(few)]  # type: ignore[index]
+    return replace(few, images=pictures, labels=labels, name=f"{len(few)} of {images.name}")
 
 
 def stand_in(images: ImageSet, count: int) -> ImageSet:
@@ -267,13 +268,15 @@ def _peeking(report: Report, images: ImageSet, worlds: list[World]) -> None:
         return
     kept = images.labels.clone()
     world = worlds[-1]
-    before = world.updates()
+    before, moved = world.updates(), set[str]()
+    mixed = kept[torch.randperm(len(kept), generator=torch.Generator().manual_seed(5))]  # other pictures are alike then
     try:  # in place: what peeks at them has a way to them of its own
-        images.labels.copy_((kept + 1) % max(2, images.class_count))
-        after = world.updates()
+        for others in (mixed, (kept + 1) % max(2, images.class_count)):
+            images.labels.copy_(others)
+            after = world.updates()
+            moved |= {name for name in before if not torch.equal(before[name], after.get(name, before[name]))}
     finally:
         images.labels.copy_(kept)
-    moved = [name for name in before if not torch.equal(before[name], after.get(name, before[name]))]
     trace = Trace()
     copied = world.copied()
     with trace:
@@ -281,7 +284,11 @@ def _peeking(report: Report, images: ImageSet, worlds: list[World]) -> None:
     index = [k for k in (kept, kept[: len(world.batch.inputs) // 2]) if len(k.unique()) > 1]  # else any constant is one
     copies = [x for x in trace.external.values() if any(x.shape == k.shape and bool((x == k).all()) for k in index)]
     if moved or copies:
-        how = f"updates of {', '.join(moved[:3])} move with them" if moved else "a copy of them is read during the step"
+        how = (
+            f"updates of {', '.join(sorted(moved)[:3])} move with them"
+            if moved
+            else "a copy of them is read during the step"
+        )
         report.blame("loss", "unsupervised", f"labels reach the step although the loss does not declare them: {how}")
 
 

@@ -47,7 +47,7 @@ class Link:
     href: str
 
     def __post_init__(self) -> None:
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|//", self.href.strip()):
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|//", re.sub(r"[\x00-\x20]", "", self.href)):
             raise InputError(f"The link {self.href!r} leads elsewhere; a cell links to a relative path.")
 
 
