@@ -137,8 +137,9 @@ def _some(images: ImageSet, count: int) -> ImageSet:
     few = images.take(0, min(count, len(images)))
     if few.labels is None or 2 * int(few.labels.unique(return_counts=True)[1].max()) <= len(few):
         return few
+    assert images.labels is not None
     which = slice(0, len(images), len(images) // len(few))  # a view of all labels, which can be exchanged in place
-    pictures, labels = images.images[which][: len(few)], images.labels[which][: len(few)]  # type: ignore[index]
+    pictures, labels = images.images[which][: len(few)], images.labels[which][: len(few)]
     return replace(few, images=pictures, labels=labels, name=f"{len(few)} of {images.name}")
 
 
