@@ -163,6 +163,7 @@ def test_options_that_change_nothing_are_refused(name, changes, said, tmp_path):
         ("figure8", {"shown": 50}),
         ("figure5", {"network": "emnist"}),
         ("figure5", {"size": 20}),
+        ("table1", {"m1": 0.24, "m2": 0.49}),  # each needs the other: m2 is to be above m1
     ],
 )
 def test_options_that_change_something_are_taken(name, changes):

@@ -136,8 +136,12 @@ def refuse_idle(table: PaperTable, scale: str, changes: dict[str, Any]) -> None:
 
 
 def _filled(config: TrainConfig) -> TrainConfig:
-    """The configuration with the options of its loss and its rule all written out."""
-    loss, rule = choose(config.loss, LOSSES, "loss")[0], choose(config.rule, RULES, "rule")[0]
+    """The configuration with the options of its loss and its rule all written out, as it is where they cannot be together:
+    one of two margins may need the other."""
+    try:
+        loss, rule = choose(config.loss, LOSSES, "loss")[0], choose(config.rule, RULES, "rule")[0]
+    except InputError:
+        return config
     return replace(config, loss=str(loss), rule=str(rule))
 
 
