@@ -2,11 +2,15 @@
 
 import importlib.util
 import inspect
+import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import run_blocks
+
+from saccade import api, cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if run_blocks._BLOCK.search(path.read_text()))
@@ -54,3 +58,41 @@ def test_example(path, tmp_path, monkeypatch, capsys):
 def test_examples_are_shown():
     shown = re.findall(r"examples/(\w+)\.py", (ROOT / "docs" / "guide" / "examples.md").read_text())
     assert {path.stem for path in EXAMPLES} == set(shown)
+
+
+@pytest.fixture
+def nothing_runs(tmp_path, monkeypatch):
+    """`saccade reproduce` takes what it is told, or refuses it, and neither trains nor draws."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(api, "run_cells", lambda *_, **__: None)
+    for name in ("write_table", "draw"):
+        monkeypatch.setattr(api, name, lambda *_, **__: tmp_path / "index.html")
+
+
+def commands():
+    """What the pages, the README and the committed results say that they were made with, each once."""
+    said = {
+        command
+        for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        for command in re.findall(r"saccade reproduce \w[^`\n]*", page.read_text())
+    }
+    made = {json.loads(path.read_text()).get("command", "") for path in (ROOT / "results").glob("*/*/*.json")}
+    return sorted(said | {command for command in made if command.startswith("saccade reproduce ")})
+
+
+def test_commands_of_tables_and_figures_are_taken(nothing_runs, capsys):
+    assert len(commands()) > 100
+    refused = [command for command in commands() if cli.main(shlex.split(command, comments=True)[1:])]
+    assert not refused, capsys.readouterr().err
+
+
+def test_readings_of_what_is_open_are_taken(nothing_runs, capsys):
+    """Each row of the table in Reproducing is taken by a table of the paper, at least."""
+    page = (ROOT / "docs" / "guide" / "reproducing.md").read_text()
+    options = re.findall(r"`(--[^`]+)`", page.split("| open | options |")[1].split("## ")[0])
+    assert len(options) > 15
+    for option in options:
+        tried = [
+            cli.main(["reproduce", name, "--quiet", *shlex.split(option)]) for name in ("table1", "table2", "table4")
+        ]
+        assert 0 in tried, f"{option}: {capsys.readouterr().err}"
