@@ -28,7 +28,8 @@ class TrainConfig:
         size: side of the views in pixels; null: the images' own.
         network: the encoder: a name, a stack such as "conv32 hardtanh | conv32 maxpool", or a dotted path to an
             nn.Sequential.
-        head: what turns features into an embedding, such as "flatten linear64"; null: the network's own.
+        head: what turns features into an embedding, such as "flatten linear64"; null: the network's own. Losses on
+            features, such as clapp, have none.
         loss: what is wrong with two views' embeddings: a name with its options, such as "hinge(m1=1, m2=3, negatives=5,
             block=true)", or the dotted path of anything called as loss(z_a, z_b).
         schedule: which layers learn at a step, such as e2e, gll, rll, simultaneous.
