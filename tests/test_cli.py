@@ -15,7 +15,7 @@ from saccade.cli import COMMANDS, main
 from saccade.config.data_names import DATA
 from saccade.config.names import LOSSES, NETWORKS, RULES, SCHEDULES
 from saccade.config.run import TrainConfig, read_recipe, recipe, recipes, to_yaml
-from saccade.config.view_names import POLICIES
+from saccade.config.view_names import POLICIES, resolve
 
 TINY = [
     "--data=digits:train[:60]",
@@ -43,6 +43,15 @@ def test_list_names_everything(capsys):
     words = capsys.readouterr().out.split()
     for table in (LOSSES, SCHEDULES, RULES, NETWORKS, POLICIES, DATA, recipes()):
         assert set(table) <= set(words)
+
+
+def test_list_shows_options_with_their_defaults_as_one_writes_them(capsys):
+    main(["list"])
+    said = capsys.readouterr().out
+    for call in ("deformed-cifar(p=0.2, hue=0.1, saturation=2.0, shared=0)", "flip(p=0.5)", "window(centre=false)"):
+        assert f"   {call}\n" in said
+        resolve(call)
+    assert "  m2=3.0: margin of negatives" in said
 
 
 def test_every_command_has_help(capsys):

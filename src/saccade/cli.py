@@ -484,6 +484,7 @@ def _list(argv: list[str]) -> int:
     terminal.add_flags(parser)
     given = terminal.parse(parser, argv)
     from .config.data_names import DATA
+    from .config.grammar import Call
     from .config.names import ENGINES, LOSSES, NETWORKS, OPTIMIZERS, RULES, SCHEDULES
     from .config.view_names import DEFORMATIONS, POLICIES
 
@@ -504,6 +505,8 @@ def _list(argv: list[str]) -> int:
             options = named[title][name].options if with_options else {}
             for option, about in options.items():
                 print(f"  {'':<16}   {option}={about.default}: {about.help}")
+            if title in ("views", "deformations") and (defaults := named[title][name].defaults):
+                print(f"  {'':<16}   {Call(name, (), defaults)}")
     return 0
 
 

@@ -66,6 +66,10 @@ class Deformation:
     beyond: bool = False
     strengths: tuple[str, ...] = ()  # options of which one must be given: without any it would do nothing
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {name: option.default for name, option in self.options.items()}
+
 
 _CHANCE = {"p": Setting(1.0, 0, 1)}
 _PADDING = {"padding": Setting("zeros", words=("zeros", "border"))}

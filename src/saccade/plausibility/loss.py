@@ -202,7 +202,7 @@ def _time(subject: Subject, depends: Tensor, queue: int) -> tuple[bool, list[str
         declared = int(getattr(subject.loss, "queue", 0))
         undeclared = f", more than the {declared} that it declares" if queue > declared else ""
         held = f"an error depends on embeddings of earlier batches, up to {queue} of them{undeclared}"
-        return True, [held], f"a queue of {queue} embeddings of earlier batches"
+        return True, [held], f"what {queue} embeddings of earlier batches leave behind"
     direct = depends & depends.T
     if bool(cycle.any()):
         first, second = (int(k) for k in (direct if direct.any() else cycle).nonzero()[0])
