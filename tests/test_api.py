@@ -17,7 +17,7 @@ from saccade.errors import InputError
 from saccade.evaluation.knn import knn_accuracy
 from saccade.evaluation.probe import probe as probe_encoder
 from saccade.measures import pair_distances
-from saccade.training import build
+from saccade.training import build, estimate
 from saccade.training.model import make_batch
 
 
@@ -286,6 +286,16 @@ def test_dry_run_asks_the_device_that_it_was_given(tiny, monkeypatch):
     assert (
         asked == [torch.device("cuda:1")] * 4
     )  # at the start, before the clock starts, before it stops, for the memory
+
+
+def test_dry_run_is_deterministic_from_the_first_product_on(tiny, monkeypatch):
+    """cuBLAS looks at its workspace once, so that what is built must be built like that, too."""
+    seen = []
+    monkeypatch.setattr(
+        estimate, "build", lambda *given: seen.append(torch.are_deterministic_algorithms_enabled()) or build(*given)
+    )
+    api.dry_run(replace(tiny, deterministic=True))
+    assert seen == [True]
 
 
 @pytest.mark.parametrize("rule", ["rf", "dtp"])

@@ -166,6 +166,12 @@ def test_a_runs_encoder(run):
     assert model.identifier == "first"
 
 
+def test_whole_numbers_are_pictures_like_bytes(model):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8))
+    found, same = (model(kind, ["0"]).values for kind in (pictures, pictures.astype(np.uint8)))
+    assert np.array_equal(found, same)
+
+
 def test_refusals_are_one_sentence(model, pictures, tmp_path, monkeypatch):
     (tmp_path / "text.png").write_text("no picture")
     for act, words in (
@@ -174,8 +180,9 @@ def test_refusals_are_one_sentence(model, pictures, tmp_path, monkeypatch):
         (lambda: model([], ["0"]), "stimuli 0"),
         (lambda: model([tmp_path / "text.png"], ["0"]), "cannot be decoded as a picture"),
         (lambda: model(pictures, ["0"], require_variance=True), "always alike"),
-        (lambda: model(torch.rand(2, 3, 8, 8), ["0"]), "float32 of shape .* uint8"),
-        (lambda: model(torch.zeros(3, 8, 8, dtype=torch.uint8), ["0"]), "uint8 of shape .* uint8"),
+        (lambda: model(torch.rand(2, 3, 8, 8), ["0"]), "float32 of shape .* whole numbers"),
+        (lambda: model(torch.full((2, 3, 8, 8), 256), ["0"]), "int64 of shape .* from 0 to 255"),
+        (lambda: model(torch.zeros(3, 8, 8, dtype=torch.uint8), ["0"]), "uint8 of shape .* whole numbers"),
     ):
         with pytest.raises(InputError, match=words):
             act()

@@ -94,6 +94,14 @@ def test_an_encoder_that_learned_from_patches_is_exported_for_whole_pictures(tmp
     assert saccade.brainscore_model(run, assembly=None).shape == (1, 32, 32)
 
 
+def test_an_encoder_that_takes_patches_alone_is_exported_for_patches(tmp_path):
+    options = {"loss": "hinge-patches", "views": "crop", "network": "conv4 maxpool | flatten linear6", "rate": 1e-3}
+    run = saccade.train(data="digits:train[:40]", out=tmp_path / "run", epochs=1, batch=20, size=32, **options)
+    path = saccade.export(run, tmp_path / "encoder.pt2", to="pt2")
+    x = torch.rand(3, 1, 16, 16)
+    torch.testing.assert_close(torch.export.load(path).module()(x), saccade.load_encoder(run)(x))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

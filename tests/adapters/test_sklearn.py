@@ -114,12 +114,26 @@ def test_images_with_their_channels_first_are_refused(digits):
         saccade.SelfSupervisedEncoder(**SMALL).fit(digits[0].reshape(-1, 1, 8, 8))
 
 
+def test_signals_of_many_channels_are_images_one_pixel_high(digits):
+    signals = digits[0][:, :60]
+    encoder = saccade.SelfSupervisedEncoder(**SMALL | {"network": "conv4 tanh"}, image_shape=(1, 10, 6)).fit(signals)
+    assert encoder.transform(signals).shape == (len(signals), 4 * 10)
+
+
 def test_bytes_and_other_numbers_are_not_mixed_up(digits):
-    levels = digits[0].astype(np.uint8)
-    for fitted, other in ((digits[0], levels), (levels, digits[0])):
-        encoder = saccade.SelfSupervisedEncoder(**SMALL).fit(fitted)
-        with pytest.raises(InputError, match=f"X is {other.dtype}; it takes .* as in fit"):
-            encoder.transform(other)
+    levels = (digits[0] * 15.9).astype(np.uint8)
+    units = levels / np.float32(255)
+    encoders = [saccade.SelfSupervisedEncoder(**SMALL).fit(X) for X in (levels, units)]
+    with pytest.raises(
+        InputError, match="X has numbers up to 0.996078, and fit saw bytes; it takes numbers from 0 to 255"
+    ):
+        encoders[0].transform(units)
+    with pytest.raises(
+        InputError, match="X is uint8 up to 254, and fit saw numbers up to 0.996078; it takes such, too"
+    ):
+        encoders[1].transform(levels)
+    for X in (levels.astype(int), levels.astype(float), levels.tolist()):
+        assert np.array_equal(encoders[0].transform(X), encoders[0].transform(levels))
 
 
 def test_a_search_over_numpys_numbers(digits):

@@ -38,9 +38,9 @@ def tar(path, pictures):
     return path
 
 
-def png(*size, mode="RGB"):
+def png(*size, mode="RGB", level=1):
     content = io.BytesIO()
-    Image.new(mode, size or (8, 8), 1).save(content, "png")
+    Image.new(mode, size or (8, 8), level).save(content, "png")
     return content.getvalue()
 
 
@@ -201,6 +201,8 @@ def damaged(path):
         (lambda p: (damaged(p), cut(p)), "(cannot be read|is damaged)"),
         (lambda p: (damaged(p), scribble(p)), "(cannot be read|is damaged)"),
         (lambda p: tar(p, {"shot.1.png": png(), "shot.2.png": png()}), "2 pictures of the name shot"),
+        (lambda p: tar(p, {"shot.png": png(), "shot.1.png": png()}), "2 pictures of the name shot"),
+        (lambda p: tar(p, {"shot.a.png": png(), "shot.b.png": png()}), "2 pictures of the name shot"),
         (lambda p: tar(p, {"0.png": b"no picture"}), "0.png of .* cannot be decoded as a picture"),
     ],
 )
@@ -209,6 +211,15 @@ def test_a_shard_that_is_missing_empty_or_damaged_is_refused(tmp_path, made, sai
     with pytest.raises(InputError, match=said) as caught:
         load(f"shards:{tmp_path / '0.tar'}")
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_a_picture_with_others_beside_it_is_the_one_without_a_word(tmp_path):
+    tar(
+        tmp_path / "0.tar",
+        {"7.seg.png": png(level=9), "7.png": png(level=1), "8.png": png(level=2), "9.seg.png": png(level=3)},
+    )
+    found = load(f"shards:{tmp_path / '0.tar'}")
+    assert [int(one.max()) for one in found.batch(torch.arange(3))] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("text", ["", "nowhere", "nowhere/*.tar", "nowhere/{0..1}", "pipe:touch x", "0.npz"])

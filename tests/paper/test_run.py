@@ -453,6 +453,9 @@ def test_notes_on_views_stand_where_these_are():
         ("table3", "small", {}, 2),
         ("table3", "digits", {}, 0),
         ("table3", "small", changed, 0),
+        ("table4", "small", {}, 1),
+        ("table4", "small", {"strength": 0.5}, 0),
     ):
         at = TABLES[table].at(scaled(TABLES[table].scales, scale, **changes))
-        assert sum("strengths of the views paper" in note or "one saturation" in note for note in at.notes) == shown
+        notes = ("strengths of the views paper", "one saturation", "rotation up to 30")
+        assert sum(any(words in note for words in notes) for note in at.notes) == shown

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from saccade.losses.hinge import contrastive_hinge
 from saccade.losses.simclr import simclr
+from saccade.rules.feedback import maps_of
+from saccade.rules.gradient import Backpropagation
 
 
 def gradient_of_nan(z_a, z_b):
@@ -173,3 +175,12 @@ class Bare:
         batch.outputs = torch.cat([features.detach() for features, _ in made])
         site.evaluate([z for _, z in made], batch).backward()
         yield "weights"
+
+
+class Adding(Backpropagation):
+    """Keeps weights and buffers of its own on the maps that it teaches."""
+
+    def prepare(self, site, shape, seed):
+        for part in maps_of(nn.ModuleList(site.chain())):
+            part.feedback = nn.Parameter(torch.ones_like(part.weight), requires_grad=False)
+            part.register_buffer("traces", torch.zeros(3))

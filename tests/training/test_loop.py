@@ -249,6 +249,18 @@ def test_a_weight_of_ones_own_that_is_called_feedback_is_kept(tiny, images, tmp_
     assert not any("feedback" in name for name in load_file(converted / "weights.safetensors"))
 
 
+@pytest.mark.parametrize("schedule", ["e2e", "gll"])
+def test_what_a_rule_of_ones_own_adds_to_the_network_is_not_among_its_weights(tiny, images, tmp_path, schedule):
+    bp, own = (
+        saccade.train(replace(tiny, rule=rule, schedule=schedule), out=tmp_path / rule, images=images)
+        for rule in ("bp", "own.Adding")
+    )
+    learned = [load_file(run / "weights.safetensors") for run in (bp, own)]
+    assert learned[0].keys() == learned[1].keys()
+    assert all(torch.equal(learned[0][name], learned[1][name]) for name in learned[0])
+    assert torch.equal(saccade.embed(own, images), saccade.embed(bp, images))
+
+
 @pytest.mark.parametrize("loss", ["byol", "moco"])
 def test_the_slow_copy_starts_at_the_encoder_that_the_run_begins_with(tiny, images, tmp_path, loss):
     source = saccade.train(tiny, out=tmp_path / "source", images=images)

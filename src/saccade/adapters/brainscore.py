@@ -32,7 +32,7 @@ class BrainScoreModel:
     """An encoder as Brain-Score's base model: `identifier`, `layers`, and a call that records them.
 
     `model(stimuli, layers)` gives an assembly of dims (presentation, neuroid). Stimuli are paths of pictures, a
-    Brain-Score StimulusSet, or pictures themselves, uint8 (n, channels, height, width). Pictures are resized to the
+    Brain-Score StimulusSet, or pictures themselves, whole numbers from 0 to 255 (n, channels, height, width). Pictures are resized to the
     encoder's (bilinear, antialiased), made grey where it takes one channel, and divided by 255. Coordinates of the
     presentations: `stimulus_path`, and the columns of a StimulusSet; of the neuroids: `neuroid_id`, `neuroid_num`,
     `model`, `layer`, `channel`, `channel_x` (the row) and `channel_y` (the column).
@@ -88,11 +88,13 @@ class BrainScoreModel:
             )
         if isinstance(stimuli, np.ndarray | Tensor):
             pictures = torch.as_tensor(stimuli)
-            if pictures.dtype != torch.uint8 or pictures.ndim != 4:
+            numbers = pictures.dtype == torch.bool or pictures.is_floating_point() or pictures.is_complex()
+            if pictures.ndim != 4 or numbers or (pictures.numel() and not 0 <= pictures.min() <= pictures.max() <= 255):
                 raise InputError(
                     f"The stimuli are {str(pictures.dtype).removeprefix('torch.')} of shape {tuple(pictures.shape)}; it takes "
-                    "pictures of uint8 (n, channels, height, width)."
+                    "pictures of whole numbers from 0 to 255 (n, channels, height, width)."
                 )
+            pictures = pictures.to(torch.uint8)
             return self._recorded([str(number) for number in range(len(pictures))], layers, lambda part: pictures[part])
         if hasattr(stimuli, "get_stimulus"):
             return self.from_stimulus_set(stimuli, layers, stimuli_identifier)

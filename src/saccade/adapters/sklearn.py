@@ -94,8 +94,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def fit(self, X: Any, y: Any = None) -> "SelfSupervisedEncoder":
         X = validate_data(self, X, allow_nd=True, ensure_min_samples=2)
         self.image_shape_ = self._shape(X)
-        self._bytes = X.dtype == np.uint8
-        self._range = (0.0, 255.0) if self._bytes else (float(X.min()), float(X.max()))
+        self._range = (0.0, 255.0) if X.dtype == np.uint8 else (float(X.min()), float(X.max()))
         seed = self.random_state
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(2**31 - 1)
@@ -145,7 +144,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 "channels), or rows of as many pixels as image_shape has."
             )
         height, width, channels = (*shape, 1)[:3]
-        if channels not in (1, 3) and height in (1, 3):
+        if self.image_shape is None and height in (1, 3) and width > 3 and channels > 4:
             raise InputError(f"X has images of shape {tuple(shape)}, channels first as it seems; it takes them last.")
         return channels, height, width
 
@@ -153,11 +152,12 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         channels, height, width = self.image_shape_
         if math.prod(X.shape[1:]) != channels * height * width:
             raise InputError(f"X is {X.shape}; it takes images of {height}x{width} in {channels} channels, as in fit.")
-        if (X.dtype == np.uint8) != self._bytes:
-            raise InputError(
-                f"X is {X.dtype}; it takes {'bytes (uint8)' if self._bytes else 'numbers that are no bytes'}, as in fit."
-            )
         low, high = self._range
+        largest = X.max()
+        if (low, high) == (0, 255) and X.dtype.kind == "f" and 0 < largest <= 1:
+            raise InputError(f"X has numbers up to {largest:g}, and fit saw bytes; it takes numbers from 0 to 255.")
+        if X.dtype == np.uint8 and high <= 1 < largest:
+            raise InputError(f"X is uint8 up to {largest}, and fit saw numbers up to {high:g}; it takes such, too.")
         levels = np.rint((X.astype(np.float64) - low) * (255 / ((high - low) or 1))).clip(0, 255).astype(np.uint8)
         pixels = levels.reshape(len(X), height, width, channels).transpose(0, 3, 1, 2)
         return ImageSet(torch.from_numpy(np.ascontiguousarray(pixels)), name="X")

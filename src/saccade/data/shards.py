@@ -45,6 +45,7 @@ INDEX = "index.json"
 RUN = 32  # pictures of a shard that are kept, and given up, together
 _TARS = (".tar", ".tar.gz", ".tgz")
 _OPTION = re.compile(r"(?s)(.*)\?(size|buffer|files)=([0-9]{1,9})")
+_BESIDE = re.compile(r"[A-Za-z_]+\.\w+")  # of 7.seg.png, a picture that goes with 7.jpg
 
 
 Task = TypeVar("Task")
@@ -334,13 +335,14 @@ def _pictures(url: str) -> Generator[Picture, None, None]:
         files = tars.tar_file_expander(source, select_files=lambda name: name.lower().endswith(SUFFIXES))
         for sample in tars.group_by_keys(files):
             key, pictures = sample["__key__"], {kind: one for kind, one in sample.items() if not kind.startswith("__")}
-            if len(pictures) > 1:
+            named = [kind for kind in pictures if _BESIDE.fullmatch(kind)] if len(pictures) > 1 else []
+            if len(pictures) - len(named) != 1:
                 raise InputError(
                     f"{url} has {len(pictures)} pictures of the name {key} ({', '.join(f'{key}.{kind}' for kind in pictures)}); it "
                     "takes one of each name, which ends at the first dot."
                 )
-            [(kind, content)] = pictures.items()
-            yield f"{key}.{kind} of {url}", content
+            [kind] = pictures.keys() - {*named}
+            yield f"{key}.{kind} of {url}", pictures[kind]
         # What tarfile takes for the end may be damage; after a real end there are but zeros.
         while url.endswith(".tar") and (chunk := stream.read(CHUNK)):
             if chunk.count(0) != len(chunk):

@@ -63,16 +63,17 @@ class PaperTable:
     # Comparisons, in families that are corrected as one: what is held against what, by cells' names.
     compared: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     rows: tuple[str, ...] = ()  # what each cell has a row of its own for, if it has several
-    of_views: tuple[tuple[str, set[str], str], ...] = ()  # a policy, and a note on it, whatever these options of it are
+    # Notes on views: a scale's `views` or `test_views`, the policy that they name, its options that may be otherwise, the note.
+    of_views: tuple[tuple[str, str, set[str], str], ...] = ()
 
     def at(self, scale: Scale) -> "PaperTable":
         """The table without the cells that are for other networks than the scale's, and with the notes on its views."""
         cells = tuple(c for c in self.cells if c.network in (None, scale.network))
-        calls = [call for views in (scale.views, scale.test_views) if views for call in parse_calls(views)]
         notes = tuple(
             note
-            for policy, free, note in self.of_views
-            if any(call.name == policy and call.options.keys() <= free for call in calls)
+            for views, policy, free, note in self.of_views
+            for call in parse_calls(getattr(scale, views) or "none")
+            if call.name == policy and call.options.keys() <= free
         )
         return replace(self, cells=cells, notes=(*self.notes, *notes), of_views=())
 
@@ -199,7 +200,7 @@ TABLE1 = PaperTable(
         "is a sum and at Adam's rate diverges; and an encoder trained, without labels, on the pictures that the probe learns "
         "from, of which the paper's text says that it does the same.",
     ),
-    of_views=(("paper", set(), _VIEWS),),
+    of_views=(("views", "paper", set(), _VIEWS),),
     compared={
         **{f"{column}, against E2E BP": _against_bp(short) for column, short in _SHORT.items()},
         **{f"{column}, against the random encoder": _all_against("random", short) for column, short in _SHORT.items()},
@@ -311,7 +312,7 @@ TABLE3 = PaperTable(
         "an encoder takes as many epochs, and so fewer steps on few.",
         _UNPUBLISHED,
     ),
-    of_views=(("paper", set(), _VIEWS), ("deformed-cifar", {"p"}, _COLOUR)),
+    of_views=(("views", "paper", set(), _VIEWS), ("test_views", "deformed-cifar", {"p"}, _COLOUR)),
     compared=_AGAINST_LABELS,
 )
 
@@ -334,6 +335,7 @@ TABLE4 = PaperTable(
     ),
     of_views=(
         (
+            "test_views",
             "digits",
             set(),
             "Transformed: rotation up to 30 degrees, log-scale up to 0.3, shift up to 0.2 of half the width.",

@@ -19,20 +19,21 @@ def dry_run(config: TrainConfig) -> dict[str, str]:
     """What a run would take: parameters, memory and time, from building it and timing a few of its steps."""
     device = pick_device(config.device)
     images = load(config.data, root=config.data_root, download=config.download, device=device)
-    model = build(config, images)
-    timed = 4 * len(model.sites)
-    steps = [model.total_steps * k // timed for k in range(timed)]  # spread over the run
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    with deterministic(config), failures_told(config, RunError):
-        train_step(model, images, 0)
+    with deterministic(config):  # from the first product on, as in a run
+        model = build(config, images)
+        timed = 4 * len(model.sites)
+        steps = [model.total_steps * k // timed for k in range(timed)]  # spread over the run
         if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        started = time.perf_counter()
-        for step in steps:
-            train_step(model, images, step)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+        with failures_told(config, RunError):
+            train_step(model, images, 0)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            started = time.perf_counter()
+            for step in steps:
+                train_step(model, images, step)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
     seconds = (time.perf_counter() - started) / timed
     peak = (
         torch.cuda.max_memory_allocated(device)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,14 @@ import torch
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from .. import measures
+from .. import measures, networks
 from ..config.run import TrainConfig
 from ..data import ImageSet, load
 from ..data.memory import pick_device, whole_float32
-from ..errors import Lost, RunError, Stopped
+from ..errors import InputError, Lost, RunError, Stopped
 from ..files import write_whole
 from ..ranks import ALONE, Ranks, joined
 from ..rules import Batch
-from ..rules.feedback import Converted
 from ..signals import asking_to_stop
 from . import checkpoint
 from .folder import (
@@ -37,7 +36,7 @@ from .folder import (
     write_config,
     write_json,
 )
-from .model import Model, build, settle, train_step
+from .model import Model, build, named, settle, train_step
 from .own_code import failures_told, own_code, refuse_other_code
 from .weights import WEIGHTS, fingerprint, read_weights, refuse_other_start
 
@@ -88,11 +87,15 @@ def run(config: TrainConfig, out: Path, *, images: ImageSet | None = None, progr
 
 
 def _whole_picture(model: Model, images: ImageSet) -> list[int]:
-    """(channels, height, width) of what the finished encoder is shown: a view's, or the whole of which views were patches."""
-    channels, *sides = model.shape
+    """(channels, height, width) of what the finished encoder is shown: a view's, or, where it takes that, the whole of which
+    views were patches."""
     if model.sites[-1].needs.layout == "patches":
-        sides = [model.config.size or side for side in images.shape[1:]]
-    return [channels, *sides]
+        channels, *_ = model.shape
+        picture = (channels, *(model.config.size or side for side in images.shape[1:]))
+        with suppress(InputError):
+            networks.shapes(model.encoder, picture)
+            return list(picture)
+    return list(model.shape)
 
 
 def _begin(model: Model, images: ImageSet, out: Path) -> dict[str, Any]:
@@ -210,16 +213,9 @@ def _count(module: torch.nn.Module) -> int:
 
 
 def weights(model: Model) -> dict[str, Tensor]:
-    """Encoder and heads by name: `encoder.0.linear.weight`, `heads.4.linear.weight`, ..."""
-    named = {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict(keep_vars=True).items()}
-    for site in model.sites:
-        if site.head is not None:
-            named |= {
-                f"heads.{site.index}.{name}": tensor for name, tensor in site.head.state_dict(keep_vars=True).items()
-            }
-    added = {id(part.feedback) for part in model.modules().modules() if isinstance(part, Converted)}
-    kept = {name: tensor for name, tensor in named.items() if id(tensor) not in added}
-    return checkpoint.portable({name: tensor.detach() for name, tensor in kept.items()})
+    """Encoder and heads by name, for a file, without what the rule added to them."""
+    tensors = named(model.encoder, model.sites)
+    return checkpoint.portable({name: tensors[name].detach() for name in tensors if name in model.names})
 
 
 def _train(model: Model, images: ImageSet, step: int, last: int, out: Path, progress: Progress | None) -> None:

@@ -66,6 +66,9 @@ class Model:
     recent: list[tuple[Site, Batch]] = field(default_factory=list)  # who learned at the last step, from what
     remembers: bool = True  # whether `recent` is filled
     ranks: Ranks = ALONE
+    names: frozenset[str] = (
+        frozenset()
+    )  # of the encoder's and the heads' tensors (see `named`), without what the rule added
     underway: dict[int, Iterator[None]] = field(default_factory=dict)  # updates of sites whose gradients are being sent
     # Where processes share out the layers: this one's sites, and the features that it passed up and got from below last.
     stage: range = range(0)
@@ -129,6 +132,7 @@ def _built(config: TrainConfig, images: ImageSet, ranks: Ranks) -> Model:
             f"The rule {config.rule} replaces the weights that carry errors from one map to the map below, and there "
             f"are none with the loss {config.loss} under the schedule {config.schedule}; it takes e2e, larger blocks, or bp."
         )
+    names = frozenset(named(encoder, sites))
     size = 2 if precision == "bfloat16" else dtype.itemsize
     below = [shapes[group.start] for group in groups]
     _refuse_too_large(config, sites, below, size * rows * (config.batch // ranks.count), device)
@@ -177,11 +181,22 @@ def _built(config: TrainConfig, images: ImageSet, ranks: Ranks) -> Model:
         torch.zeros(len(sites), 2, dtype=torch.float64, device=device),
         torch.zeros(len(sites), 2, dtype=torch.int64, device=device),
         ranks=ranks,
+        names=names,
         stage=stage,
         grid=grid,
     )
     model.turns(0)  # refused before anything is written
     return model
+
+
+def named(encoder: nn.Module, sites: list[Site]) -> dict[str, Tensor]:
+    """Encoder and heads by name: `encoder.0.linear.weight`, `heads.4.linear.weight`, ..."""
+    heads = {f"heads.{site.index}": site.head for site in sites if site.head is not None}
+    return {
+        f"{part}.{name}": tensor
+        for part, module in {"encoder": encoder, **heads}.items()
+        for name, tensor in module.state_dict(keep_vars=True).items()
+    }
 
 
 def _groups(config: TrainConfig, schedule: Any, layers: int) -> list[range]:
