@@ -201,15 +201,15 @@ def paper() -> str:
 
 
 def changed(table: PaperTable) -> list[Scale]:
-    """The scales of Table 1 with other views, pairs, rate or pictures of the probe, which have a table of their own: `readings`."""
+    """The scales of Table 1 with other views, pairs, rate, batch or pictures of the probe, which have a table of their own: `readings`."""
     if table.name != "table1":
         return []
-    own = {"views", "pairs", "rate", "probe_batch", "probe_set"}
+    own = {"views", "pairs", "rate", "batch", "probe_batch", "probe_set"}
     return [scale for scale in scales_of(table) if _options(scale) <= _READ and _options(scale) & own]
 
 
 # What tells the rows of `readings` apart.
-_READ = {"small", "views", "pairs", "rate", "probe_epochs", "probe_batch", "probe_set"}
+_READ = {"small", "views", "pairs", "rate", "batch", "probe_epochs", "probe_batch", "probe_set"}
 
 
 def _options(scale: Scale) -> set[str]:
@@ -217,7 +217,7 @@ def _options(scale: Scale) -> set[str]:
 
 
 def readings() -> str:
-    """Table 1's cells, as the views, the inputs, the number of pairs, the rate and the probe change, and the table as it is."""
+    """Table 1's cells, as the views, the inputs, the number of pairs, the rate, the batch and the probe change, and the table as it is."""
     table, plain = TABLES["table1"], CIFAR["small"]
     few = [cell for cell in table.cells if cell.column == CONSTRAINED]
     cells = [cell for cell in table.cells if cell.name == "random"] + few
@@ -227,9 +227,10 @@ def readings() -> str:
     rows = []
     for scale in sorted(scales, key=lambda one: (one.probe_epochs, one.pairs, -one.rate, one.views, one.probe_batch)):
         found = have[scale.name]
+        rate = f"{scale.rate:g}, batch {scale.batch}" if scale.batch != plain.batch else f"{scale.rate:g}"
         batch = f", batch {scale.probe_batch}" if scale.probe_batch != plain.probe_batch else ""
         fitted = f", on {scale.sets[1]}" if scale.sets != plain.sets else ""
-        row: list[Any] = [scale.views, scale.pairs, f"{scale.rate:g}", f"{scale.probe_epochs} epochs{batch}{fitted}"]
+        row: list[Any] = [scale.views, scale.pairs, rate, f"{scale.probe_epochs} epochs{batch}{fitted}"]
         for cell in cells:
             scores = [one["accuracy"] for one in found[cell.name]]
             row.append(Link(spread(scores), _result(table, scale, found, cell)) if scores else None)
@@ -237,7 +238,7 @@ def readings() -> str:
     header = ["views", "pairs", "rate", "probe", *(" ".join(filter(None, cell.row)) for cell in cells)]
     caption = (
         "Test accuracy (%) of Table 1's cells (hinge: gradient block, 5 negatives) at small scale under other views, with inputs "
-        "standardized, for more pairs, at another rate, and under other probes"
+        "standardized, for more pairs, at another rate or batch, and under other probes"
     )
     note = (
         f"The probe learns from {plain.sets[1]} in batches of {plain.probe_batch} unless the row says otherwise. An encoder that sees "

@@ -109,9 +109,10 @@ def test_what_cannot_be_trained_is_one_sentence(digits, options, words):
         saccade.SelfSupervisedEncoder(**(SMALL | options)).fit(digits[0])
 
 
-def test_images_with_their_channels_first_are_refused(digits):
+@pytest.mark.parametrize(("X", "options"), [((-1, 1, 8, 8), {}), ((-1, 64), {"image_shape": (1, 8, 8)})])
+def test_images_with_their_channels_first_are_refused(digits, X, options):
     with pytest.raises(InputError, match="X has images of shape .1, 8, 8., channels first as it seems"):
-        saccade.SelfSupervisedEncoder(**SMALL).fit(digits[0].reshape(-1, 1, 8, 8))
+        saccade.SelfSupervisedEncoder(**SMALL, **options).fit(digits[0].reshape(X))
 
 
 def test_signals_of_many_channels_are_images_one_pixel_high(digits):
@@ -123,17 +124,18 @@ def test_signals_of_many_channels_are_images_one_pixel_high(digits):
 def test_bytes_and_other_numbers_are_not_mixed_up(digits):
     levels = (digits[0] * 15.9).astype(np.uint8)
     units = levels / np.float32(255)
-    encoders = [saccade.SelfSupervisedEncoder(**SMALL).fit(X) for X in (levels, units)]
-    with pytest.raises(
-        InputError, match="X has numbers up to 0.996078, and fit saw bytes; it takes numbers from 0 to 255"
+    scores = (units - units.mean()) / units.std()
+    bytes_, of_units, of_scores = (saccade.SelfSupervisedEncoder(**SMALL).fit(X) for X in (levels, units, scores))
+    for encoder, X, said in (
+        (bytes_, units, "X has numbers from 0 to 0.996078, and fit saw bytes; it takes numbers from 0 to 255"),
+        (bytes_, scores, "X has numbers from -0.8.* to 1.8.*, and fit saw bytes"),
+        (of_units, levels, "X is uint8 up to 254, and fit saw numbers from 0 to 0.996078; it takes such, too"),
+        (of_scores, levels, "X is uint8 up to 254, and fit saw numbers from -0.8"),
     ):
-        encoders[0].transform(units)
-    with pytest.raises(
-        InputError, match="X is uint8 up to 254, and fit saw numbers up to 0.996078; it takes such, too"
-    ):
-        encoders[1].transform(levels)
+        with pytest.raises(InputError, match=said):
+            encoder.transform(X)
     for X in (levels.astype(int), levels.astype(float), levels.tolist()):
-        assert np.array_equal(encoders[0].transform(X), encoders[0].transform(levels))
+        assert np.array_equal(bytes_.transform(X), bytes_.transform(levels))
 
 
 def test_a_search_over_numpys_numbers(digits):

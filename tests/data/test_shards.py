@@ -216,7 +216,7 @@ def test_a_shard_that_is_missing_empty_or_damaged_is_refused(tmp_path, made, sai
 def test_a_picture_with_others_beside_it_is_the_one_without_a_word(tmp_path):
     tar(
         tmp_path / "0.tar",
-        {"7.seg.png": png(level=9), "7.png": png(level=1), "8.png": png(level=2), "9.seg.png": png(level=3)},
+        {"7.seg-2.png": png(level=9), "7.png": png(level=1), "8.png": png(level=2), "9.seg.png": png(level=3)},
     )
     found = load(f"shards:{tmp_path / '0.tar'}")
     assert [int(one.max()) for one in found.batch(torch.arange(3))] == [1, 2, 3]

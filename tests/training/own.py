@@ -184,3 +184,27 @@ class Adding(Backpropagation):
         for part in maps_of(nn.ModuleList(site.chain())):
             part.feedback = nn.Parameter(torch.ones_like(part.weight), requires_grad=False)
             part.register_buffer("traces", torch.zeros(3))
+
+
+class Renaming(Backpropagation):
+    """Learns direction and length of its weights apart."""
+
+    def prepare(self, site, shape, seed):
+        for part in maps_of(nn.ModuleList(site.chain())):
+            nn.utils.parametrizations.weight_norm(part)
+
+
+class OfPatches(nn.Module):
+    """A layer that takes pictures of one size."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+
+    def forward(self, x):
+        assert x.shape[2:] == (16, 16)
+        return self.conv(x).tanh()
+
+
+def of_patches():
+    return nn.Sequential(OfPatches())

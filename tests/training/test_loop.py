@@ -261,6 +261,18 @@ def test_what_a_rule_of_ones_own_adds_to_the_network_is_not_among_its_weights(ti
     assert torch.equal(saccade.embed(own, images), saccade.embed(bp, images))
 
 
+def test_a_rule_that_gives_weights_other_names_is_refused(tiny, images, tmp_path):
+    with pytest.raises(InputError, match=r"own.Renaming takes encoder.0.* away or gives it another name"):
+        saccade.train(replace(tiny, rule="own.Renaming"), out=tmp_path / "run", images=images)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_of_ones_own_that_takes_patches_alone_trains_on_them(tiny, images, tmp_path):
+    config = replace(tiny, loss="hinge-patches", views="crop", size=32, network="own.of_patches")
+    run = saccade.train(config, out=tmp_path / "run", images=images)
+    assert json.loads((run / "run.json").read_text())["picture"] == [1, 16, 16]
+
+
 @pytest.mark.parametrize("loss", ["byol", "moco"])
 def test_the_slow_copy_starts_at_the_encoder_that_the_run_begins_with(tiny, images, tmp_path, loss):
     source = saccade.train(tiny, out=tmp_path / "source", images=images)

@@ -88,13 +88,14 @@ class BrainScoreModel:
             )
         if isinstance(stimuli, np.ndarray | Tensor):
             pictures = torch.as_tensor(stimuli)
-            numbers = pictures.dtype == torch.bool or pictures.is_floating_point() or pictures.is_complex()
-            if pictures.ndim != 4 or numbers or (pictures.numel() and not 0 <= pictures.min() <= pictures.max() <= 255):
+            whole = pictures.dtype != torch.bool and not pictures.is_floating_point() and not pictures.is_complex()
+            levels = pictures.to(torch.int64) if whole else pictures  # some kinds cannot be compared
+            if not whole or pictures.ndim != 4 or ((levels < 0) | (levels > 255)).any():
                 raise InputError(
                     f"The stimuli are {str(pictures.dtype).removeprefix('torch.')} of shape {tuple(pictures.shape)}; it takes "
                     "pictures of whole numbers from 0 to 255 (n, channels, height, width)."
                 )
-            pictures = pictures.to(torch.uint8)
+            pictures = levels.to(torch.uint8)
             return self._recorded([str(number) for number in range(len(pictures))], layers, lambda part: pictures[part])
         if hasattr(stimuli, "get_stimulus"):
             return self.from_stimulus_set(stimuli, layers, stimuli_identifier)

@@ -27,8 +27,8 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     X holds images as rows of pixels (n, pixels), or as (n, height, width) or (n, height, width, channels). Bytes
     (uint8) are pixels as they are; other numbers are scaled so that the training images span black to white, and
-    rounded to 256 levels; `transform` takes the kind that `fit` had. Labels reach a loss that asks for them, such as
-    cross-entropy, and no other.
+    rounded to 256 levels; `transform` scales as `fit` did, and refuses what seems to be on another
+    scale. Labels reach a loss that asks for them, such as cross-entropy, and no other.
 
     Args:
         image_shape: of X's rows of pixels: (height, width) or (height, width, channels). None: the grey square of as
@@ -94,7 +94,8 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def fit(self, X: Any, y: Any = None) -> "SelfSupervisedEncoder":
         X = validate_data(self, X, allow_nd=True, ensure_min_samples=2)
         self.image_shape_ = self._shape(X)
-        self._range = (0.0, 255.0) if X.dtype == np.uint8 else (float(X.min()), float(X.max()))
+        self._bytes = X.dtype == np.uint8
+        self._range = (0.0, 255.0) if self._bytes else (float(X.min()), float(X.max()))
         seed = self.random_state
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(2**31 - 1)
@@ -144,7 +145,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 "channels), or rows of as many pixels as image_shape has."
             )
         height, width, channels = (*shape, 1)[:3]
-        if self.image_shape is None and height in (1, 3) and width > 3 and channels > 4:
+        if height in (1, 3) and width > 3 and channels > 4 and (X.ndim > 2 or width == channels):
             raise InputError(f"X has images of shape {tuple(shape)}, channels first as it seems; it takes them last.")
         return channels, height, width
 
@@ -153,11 +154,15 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         if math.prod(X.shape[1:]) != channels * height * width:
             raise InputError(f"X is {X.shape}; it takes images of {height}x{width} in {channels} channels, as in fit.")
         low, high = self._range
-        largest = X.max()
-        if (low, high) == (0, 255) and X.dtype.kind == "f" and 0 < largest <= 1:
-            raise InputError(f"X has numbers up to {largest:g}, and fit saw bytes; it takes numbers from 0 to 255.")
-        if X.dtype == np.uint8 and high <= 1 < largest:
-            raise InputError(f"X is uint8 up to {largest}, and fit saw numbers up to {high:g}; it takes such, too.")
+        least, most = X.min(), X.max()
+        if self._bytes and X.dtype.kind == "f" and (least < 0 or 0 < most <= 1):
+            raise InputError(
+                f"X has numbers from {least:g} to {most:g}, and fit saw bytes; it takes numbers from 0 to 255."
+            )
+        if X.dtype == np.uint8 and (low < 0 or high <= 1) and most > high:
+            raise InputError(
+                f"X is uint8 up to {most}, and fit saw numbers from {low:g} to {high:g}; it takes such, too."
+            )
         levels = np.rint((X.astype(np.float64) - low) * (255 / ((high - low) or 1))).clip(0, 255).astype(np.uint8)
         pixels = levels.reshape(len(X), height, width, channels).transpose(0, 3, 1, 2)
         return ImageSet(torch.from_numpy(np.ascontiguousarray(pixels)), name="X")

@@ -45,7 +45,7 @@ INDEX = "index.json"
 RUN = 32  # pictures of a shard that are kept, and given up, together
 _TARS = (".tar", ".tar.gz", ".tgz")
 _OPTION = re.compile(r"(?s)(.*)\?(size|buffer|files)=([0-9]{1,9})")
-_BESIDE = re.compile(r"[A-Za-z_]+\.\w+")  # of 7.seg.png, a picture that goes with 7.jpg
+_BESIDE = re.compile(r"[A-Za-z_][\w-]*\.\w+")  # of 7.seg.png, a picture that goes with 7.jpg
 
 
 Task = TypeVar("Task")

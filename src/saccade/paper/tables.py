@@ -72,8 +72,10 @@ class PaperTable:
         notes = tuple(
             note
             for views, policy, free, note in self.of_views
-            for call in parse_calls(getattr(scale, views) or "none")
-            if call.name == policy and call.options.keys() <= free
+            if any(
+                call.name == policy and call.options.keys() <= free
+                for call in parse_calls(getattr(scale, views) or "none")
+            )
         )
         return replace(self, cells=cells, notes=(*self.notes, *notes), of_views=())
 

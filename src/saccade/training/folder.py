@@ -176,7 +176,8 @@ def _is_shape(shape: Any) -> bool:
 
 
 def picture_shape(folder: Path) -> tuple[int, ...]:
-    """(channels, height, width) of the pictures that a run's encoder is shown; of one that learned from patches, whole ones."""
+    """(channels, height, width) of the pictures that a run's encoder is shown; of one that learned from patches, whole
+    ones, where it takes them."""
     facts = read_facts(folder)
     return tuple(facts.get("picture", facts["shape"]))  # runs of patches from before it was kept are of patches
 

@@ -18,7 +18,7 @@ from .. import measures, networks
 from ..config.run import TrainConfig
 from ..data import ImageSet, load
 from ..data.memory import pick_device, whole_float32
-from ..errors import InputError, Lost, RunError, Stopped
+from ..errors import Lost, RunError, Stopped
 from ..files import write_whole
 from ..ranks import ALONE, Ranks, joined
 from ..rules import Batch
@@ -36,7 +36,7 @@ from .folder import (
     write_config,
     write_json,
 )
-from .model import Model, build, named, settle, train_step
+from .model import Model, build, named_tensors, settle, train_step
 from .own_code import failures_told, own_code, refuse_other_code
 from .weights import WEIGHTS, fingerprint, read_weights, refuse_other_start
 
@@ -92,7 +92,7 @@ def _whole_picture(model: Model, images: ImageSet) -> list[int]:
     if model.sites[-1].needs.layout == "patches":
         channels, *_ = model.shape
         picture = (channels, *(model.config.size or side for side in images.shape[1:]))
-        with suppress(InputError):
+        with suppress(Exception):  # of a network of the user's own
             networks.shapes(model.encoder, picture)
             return list(picture)
     return list(model.shape)
@@ -214,7 +214,7 @@ def _count(module: torch.nn.Module) -> int:
 
 def weights(model: Model) -> dict[str, Tensor]:
     """Encoder and heads by name, for a file, without what the rule added to them."""
-    tensors = named(model.encoder, model.sites)
+    tensors = named_tensors(model.encoder, model.sites)
     return checkpoint.portable({name: tensors[name].detach() for name in tensors if name in model.names})
 
 

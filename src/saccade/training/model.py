@@ -68,7 +68,7 @@ class Model:
     ranks: Ranks = ALONE
     names: frozenset[str] = (
         frozenset()
-    )  # of the encoder's and the heads' tensors (see `named`), without what the rule added
+    )  # of the encoder's and the heads' tensors (see `named_tensors`), without what the rule added
     underway: dict[int, Iterator[None]] = field(default_factory=dict)  # updates of sites whose gradients are being sent
     # Where processes share out the layers: this one's sites, and the features that it passed up and got from below last.
     stage: range = range(0)
@@ -132,7 +132,7 @@ def _built(config: TrainConfig, images: ImageSet, ranks: Ranks) -> Model:
             f"The rule {config.rule} replaces the weights that carry errors from one map to the map below, and there "
             f"are none with the loss {config.loss} under the schedule {config.schedule}; it takes e2e, larger blocks, or bp."
         )
-    names = frozenset(named(encoder, sites))
+    names = frozenset(named_tensors(encoder, sites))
     size = 2 if precision == "bfloat16" else dtype.itemsize
     below = [shapes[group.start] for group in groups]
     _refuse_too_large(config, sites, below, size * rows * (config.batch // ranks.count), device)
@@ -147,6 +147,10 @@ def _built(config: TrainConfig, images: ImageSet, ranks: Ranks) -> Model:
             site.to(memory_format=torch.channels_last)
         rule.prepare(site, features, config.seed)
         site.train()
+    if lost := names - named_tensors(encoder, sites).keys():
+        raise InputError(
+            f"The rule {config.rule} takes {min(lost)} away or gives it another name; it takes a rule that leaves weights where they are."
+        )
     optimizers = {
         (site.index, group): _optimizer(config, [p for _, p in named], rule.rates.get(group, config.rate))
         for site in sites
@@ -189,7 +193,7 @@ def _built(config: TrainConfig, images: ImageSet, ranks: Ranks) -> Model:
     return model
 
 
-def named(encoder: nn.Module, sites: list[Site]) -> dict[str, Tensor]:
+def named_tensors(encoder: nn.Module, sites: list[Site]) -> dict[str, Tensor]:
     """Encoder and heads by name: `encoder.0.linear.weight`, `heads.4.linear.weight`, ..."""
     heads = {f"heads.{site.index}": site.head for site in sites if site.head is not None}
     return {
